@@ -1,0 +1,212 @@
+//! What happened, as plain types: the ground that every room stands on.
+//!
+//! Events are facts about the past. They are written to `events.jsonl`, one a line, and everything that a person is shown
+//! (progress, status, report, trace) is rendered from them.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// One event with its time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Unix time in milliseconds.
+    pub at_ms: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A link changed state.
+    Link(LinkChange),
+    /// A worker was admitted, or refused, for one compiler.
+    Admission(Admission),
+    /// The wrapped command asked for a compile; how it will be done is not yet known.
+    CompileSeen(CompileSeen),
+    /// A remote job ended.
+    Job(JobRecord),
+    /// Something a person should know of.
+    Incident {
+        /// One sentence.
+        text: String,
+    },
+}
+
+/// A link's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkState {
+    /// No path yet.
+    Punching,
+    /// A path, but no WireGuard session yet.
+    Handshaking,
+    /// Streams can be opened.
+    Up,
+    /// Silent for 3 s.
+    Suspect,
+    /// Silent for 10 s; probing goes on.
+    Down,
+}
+
+/// A link changed state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkChange {
+    /// The peer's label.
+    pub peer: String,
+    /// The state it is in now.
+    pub state: LinkState,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// A worker was admitted, or refused, for one compiler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// The worker's label.
+    pub worker: String,
+    /// The primary's path of the compiler.
+    pub compiler: String,
+    /// Why it was refused, with the cure; `None` when it was admitted.
+    pub refused: Option<String>,
+}
+
+/// A compiler call that the wrapped command made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompileSeen {
+    /// The compiler's path on the primary.
+    pub compiler: String,
+    /// The source file as named in the arguments, if one was recognised.
+    pub source: Option<String>,
+    /// Where it was sent.
+    pub route: Route,
+}
+
+/// Where a compiler call was sent.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "route", content = "reason")]
+pub enum Route {
+    /// To distcc, which may still decide to run it here.
+    Distcc,
+    /// Here, because it is not a compile: linking, preprocessing, `-v`, …
+    NotACompile,
+    /// A compile that has to run here, and why.
+    Local(String),
+}
+
+/// One job: a distcc request and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// Unique within the session.
+    pub job: u64,
+    /// The compiler that the request names.
+    pub compiler: String,
+    /// The source file, if one was recognised.
+    pub source: Option<String>,
+    /// The worker that answered; `None` when nobody did and the client compiled locally.
+    pub worker: Option<String>,
+    /// What became of it.
+    pub outcome: JobOutcome,
+    /// Attempts made, the last one included.
+    pub attempts: u32,
+    /// From the complete request until a worker was chosen (last attempt).
+    pub queued: Duration,
+    /// From the choice until the response was complete (last attempt).
+    pub ran: Duration,
+    /// Request size in bytes.
+    pub bytes_up: u64,
+    /// Response size in bytes.
+    pub bytes_down: u64,
+}
+
+/// What became of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobOutcome {
+    /// The compiler exited 0.
+    Compiled,
+    /// The compiler reported an error; distcc compiles again locally to show it.
+    CompileError,
+    /// The client went away.
+    Cancelled,
+    /// No worker could do it; the client compiles locally.
+    ReturnedToClient,
+}
+
+/// What a build is told by the dispatch that serves it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "update", rename_all = "kebab-case")]
+pub enum BuildUpdate {
+    /// The host lines of the workers that are up, in order of preference; empty when none is.
+    Hosts {
+        /// One `127.0.0.1:PORT/SLOTS,lzo` each.
+        lines: Vec<String>,
+    },
+    /// The compilers (paths on the primary) that at least one live worker is admitted for.
+    Admitted {
+        /// Absolute paths.
+        compilers: std::collections::BTreeSet<String>,
+    },
+    /// Why no live worker takes a compiler, in words.
+    Refused {
+        /// The compiler's path on the primary.
+        compiler: String,
+        /// The reasons, and the cure.
+        reason: String,
+    },
+    /// How busy the workers are.
+    Load(Load),
+    /// One of this build's jobs ended.
+    Job(JobRecord),
+    /// A worker of the session, now.
+    Worker(WorkerView),
+}
+
+/// How busy the workers are, and how much of it is this build's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Slots of all live workers.
+    pub capacity: u32,
+    /// This build's jobs whose whole request is in dispatch's hands, running or queued.
+    pub in_dispatch: u32,
+    /// Those of them that no live worker can do: they are handed back one by one, see [`BuildFeedback::HandBack`].
+    pub stranded: u32,
+}
+
+/// What a build tells the dispatch that serves it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "feedback", rename_all = "kebab-case")]
+pub enum BuildFeedback {
+    /// This machine has room for so many of the stranded jobs: close that many connections, distcc compiles them here.
+    HandBack {
+        /// How many.
+        jobs: u32,
+    },
+    /// A compiler was called that was not known before: admit it if possible.
+    CompilerSeen {
+        /// Absolute path.
+        compiler: String,
+    },
+}
+
+/// A worker as status and report show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// Its label.
+    pub name: String,
+    /// Compiles at once.
+    pub slots: u32,
+    /// Jobs it has answered.
+    pub jobs: u64,
+    /// Its link's state.
+    pub state: LinkState,
+    /// `direct` or `relayed`, once there is a path.
+    pub path: Option<String>,
+    /// From the session's start until its link was first up, in milliseconds.
+    pub up_after_ms: Option<u64>,
+    /// Smoothed round-trip time of the link in microseconds.
+    pub rtt_us: Option<u64>,
+}

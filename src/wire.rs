@@ -1,0 +1,77 @@
+//! What two linked nodes say to each other, beside jobs.
+//!
+//! Every stream inside a tunnel begins with one [`StreamKind`] byte. On the control stream, opened once by the primary, each
+//! message is one line of JSON ([`ToPrimary`], [`ToWorker`]); unknown fields are ignored, so that versions can differ by a
+//! little. A job stream carries a [`JobHead`] line, then one distcc request, and back one distcc response.
+
+use serde::{Deserialize, Serialize};
+
+use crate::admission::CompilerIdentity;
+
+/// The first byte of every stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum StreamKind {
+    /// JSON lines, for as long as the link lives.
+    Control = 0,
+    /// One distcc request and its response.
+    Job = 1,
+}
+
+impl StreamKind {
+    /// The kind that a first byte names; `None` for a byte of a later version.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Control),
+            1 => Some(Self::Job),
+            _ => None,
+        }
+    }
+}
+
+/// What a worker tells its primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum ToPrimary {
+    /// First message, and again whenever something in it changed.
+    Offer(Offer),
+    /// The worker is about to stop: send no more jobs; those running are finished.
+    Leaving {
+        /// Why, for a person.
+        reason: String,
+    },
+}
+
+/// What a worker can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// distmesh's version, for a person when two differ.
+    pub version: String,
+    /// Compiles at once; 0 while distccd is not healthy.
+    pub slots: u32,
+    /// The compilers that its distccd will run.
+    pub compilers: Vec<CompilerIdentity>,
+}
+
+/// What a primary tells its worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum ToWorker {
+    /// First message.
+    Hello {
+        /// distmesh's version.
+        version: String,
+    },
+    /// The primary is done.
+    Goodbye {
+        /// Why, for a person.
+        reason: String,
+    },
+}
+
+/// The first line of a job stream, before the distcc request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobHead {
+    /// The job's number on the primary, so that both logs can be laid side by side.
+    pub job: u64,
+}

@@ -1,1 +1,3 @@
 //! See DESIGN.
+
+pub mod client;

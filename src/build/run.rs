@@ -264,7 +264,7 @@ impl Running {
                 self.count(seen.route);
             }
             Ok(Said::Ceiling(jobs)) => {
-                self.ceiling = Some(self.ceiling.map_or(jobs, |lowest| lowest.min(jobs)))
+                self.ceiling = Some(self.ceiling.map_or(jobs, |lowest| lowest.min(jobs)));
             }
             Ok(Said::Notice(text)) => self.notice(text),
             Err(_) => {}
@@ -300,7 +300,7 @@ impl Running {
                 replace(&self.options.dir.join("state"), text.as_bytes())?;
             }
             BuildUpdate::Refused { compiler, reason } => {
-                self.notice(format!("{compiler} is not distributed: {reason}"))
+                self.notice(format!("{compiler} is not distributed: {reason}"));
             }
             BuildUpdate::Load(load) => self.take_load(load),
             BuildUpdate::Job(job) => self.outcome.jobs.push(job),

@@ -1,5 +1,7 @@
 //! The wrapped command with the real make and the real compilers, without a worker.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -111,4 +113,34 @@ async fn exit_codes_and_signals_pass_through() {
             .exit,
         143
     );
+}
+
+#[tokio::test]
+async fn a_cmake_tree_configured_here_builds_afterwards_without_a_session() {
+    let at = tempfile::tempdir().unwrap();
+    std::fs::write(
+        at.path().join("CMakeLists.txt"),
+        "cmake_minimum_required(VERSION 3.16)\nproject(t C)\nadd_executable(t a.c)\n",
+    )
+    .unwrap();
+    std::fs::write(at.path().join("a.c"), "int main(void) { return 0; }\n").unwrap();
+    let outcome = built(
+        "cmake -S . -B out >/dev/null && cmake --build out",
+        at.path(),
+        Load::default(),
+    )
+    .await
+    .unwrap();
+    assert_eq!((outcome.exit, outcome.seen > 0), (0, true));
+    let cache = std::fs::read_to_string(at.path().join("out/CMakeCache.txt")).unwrap();
+    assert!(
+        !cache.contains("build-dir"),
+        "the cache names only what outlives the session"
+    );
+    let again = std::process::Command::new("cmake")
+        .arg("--build")
+        .arg(at.path().join("out"))
+        .arg("--clean-first")
+        .status();
+    assert!(again.unwrap().success());
 }

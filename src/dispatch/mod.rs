@@ -1,1 +1,1 @@
-//! See DESIGN.
+//! Which worker does which job, and when it is tried again.

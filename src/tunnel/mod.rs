@@ -1,1 +1,1 @@
-//! See DESIGN.
+//! Streams to a peer over a path: QUIC inside WireGuard.

@@ -167,10 +167,15 @@ impl Punch {
     fn gap(&self, cadence: Cadence) -> Duration {
         match cadence {
             Cadence::Knock => knock_gap(self.knocks),
-            Cadence::Path => PATH_RETRY,
+            Cadence::Path => self.path_retry(),
             Cadence::Standby => STANDBY,
             Cadence::Burst => BURST,
         }
+    }
+
+    fn path_retry(&self) -> Duration {
+        let patience = self.rtt.unwrap_or_default() * 3 / 2;
+        patience.clamp(PATH_RETRY, EACH)
     }
 
     /// Smoothed as TCP does it (RFC 6298): one slow answer doesn't move a path.
@@ -186,8 +191,9 @@ fn knock_gap(sent: u32) -> Duration {
 }
 
 const EACH: Duration = Duration::from_secs(1);
-/// An unanswered ping on the path is repeated soon: eight of them fit into the 3 s that make a peer suspect.
-const PATH_RETRY: Duration = Duration::from_millis(400);
+/// An unanswered ping on the path is repeated soon: eight of them fit into the 3 s that make a peer suspect, so that loss alone
+/// hardly ever does. A long path is given its time.
+const PATH_RETRY: Duration = Duration::from_millis(250);
 /// NAT mappings live 30 s and more (RFC 4787 asks for 120); 5 s keeps several tries in hand, and 256 workers cheap.
 const STANDBY: Duration = Duration::from_secs(5);
 /// Five a second and candidate, only while a peer is suspect.

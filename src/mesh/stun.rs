@@ -29,7 +29,7 @@ use super::{
 pub(super) struct Stun {
     servers: Vec<Server>,
     ids: TransactionIds,
-    /// When the mapping was last seen to change: older answers cannot be compared with newer ones.
+    /// When the mapping was last seen to change: older answers are about something that is gone.
     round_began: Instant,
 }
 
@@ -88,7 +88,8 @@ impl Stun {
         server.transaction = None;
         server.next = now + REFRESH;
         let before = server.answer.replace(Answer { mapped, at: now });
-        if before.is_some_and(|before| before.mapped != mapped) {
+        let changed = |before: &Answer| before.mapped != mapped && before.at >= self.round_began;
+        if before.as_ref().is_some_and(changed) {
             self.round_began = now;
             self.refresh(now);
         }
@@ -117,32 +118,36 @@ impl Stun {
         self.servers.iter().map(|server| server.next).min()
     }
 
-    /// The addresses that servers see, without those that were not confirmed for as long as others were.
+    /// The addresses that servers see.
     pub(super) fn mapped(&self) -> BTreeSet<SocketAddr> {
-        let answers = || self.servers.iter().filter_map(|server| server.answer);
-        let Some(newest) = answers().map(|answer| answer.at).max() else {
-            return BTreeSet::new();
-        };
-        answers()
-            .filter(|answer| newest.saturating_duration_since(answer.at) < STALE)
-            .map(|answer| answer.mapped)
-            .collect()
+        self.current().map(|(_, answer)| answer.mapped).collect()
     }
 
     /// What the servers saw, if enough of them answered since it last changed; otherwise it is too early to compare.
     pub(super) fn observations(&self) -> Option<Vec<Observation>> {
         let expected = self.servers.iter().filter(|s| !s.is_mute()).count();
         let seen: Vec<_> = self
-            .servers
-            .iter()
-            .filter_map(|server| Some((server.addr, server.answer?)))
-            .filter(|(_, answer)| answer.at >= self.round_began)
+            .current()
             .map(|(server, answer)| Observation {
                 server,
                 mapped: answer.mapped,
             })
             .collect();
         (seen.len() >= expected.min(2)).then_some(seen)
+    }
+
+    /// The answers since the mapping last changed, without those that were not confirmed for as long as others were.
+    fn current(&self) -> impl Iterator<Item = (SocketAddr, Answer)> {
+        let answers = || {
+            self.servers
+                .iter()
+                .filter_map(|s| Some((s.addr, s.answer?)))
+        };
+        let newest = answers().map(|(_, answer)| answer.at).max();
+        answers().filter(move |(_, answer)| {
+            let age = newest.map(|newest| newest.saturating_duration_since(answer.at));
+            answer.at >= self.round_began && age.is_some_and(|age| age < STALE)
+        })
     }
 }
 

@@ -190,6 +190,27 @@ fn two_nodes_behind_one_nat_use_their_private_addresses_and_stay_there() {
 }
 
 #[test]
+fn loss_does_not_make_a_path_wander_between_two_that_work() {
+    for_each_seed(10, |seed| {
+        let mut world = World::new(seed);
+        world.weather.loss_per_mille = 50;
+        let behaviour = Behaviour {
+            hairpin: true,
+            ..Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT)
+        };
+        let nat = world.add_nat(behaviour);
+        let primary = world.add_node(Role::Primary, Some(nat));
+        let worker = world.add_node(Role::Worker, Some(nat));
+        world.start(primary);
+        world.start(worker);
+        world.run_for(secs(600));
+        let moved = |e: &&crate::world::Entry| matches!(e.event, MeshEvent::PathMoved { .. });
+        let moves = world.events_of(primary).filter(moved).count();
+        assert!(moves <= 4, "the path moved {moves} times in ten minutes");
+    });
+}
+
+#[test]
 fn sixty_four_workers_all_get_their_paths_at_once() {
     for_each_seed(3, |seed| {
         let mut world = World::new(seed);

@@ -122,6 +122,44 @@ fn a_wiped_mapping_is_replaced_through_the_rendezvous() {
 }
 
 #[test]
+fn a_changed_mapping_is_published_once_with_nothing_of_the_old_one() {
+    for_each_seed(10, |seed| {
+        let (mut world, [_, worker], nats) = connected(seed);
+        let before = world.mesh(worker).descriptor();
+        world.wipe(nats[1]);
+        world.run_for(secs(20));
+        let after = world.mesh(worker).descriptor();
+        assert_eq!(after.seq, before.seq + 1);
+        assert_eq!(after.nat, before.nat);
+        assert_eq!(after.candidates.len(), before.candidates.len());
+        assert_ne!(after.candidates, before.candidates);
+    });
+}
+
+#[test]
+fn a_peer_that_lets_everybody_in_follows_a_wiped_mapping_without_any_rendezvous() {
+    for_each_seed(20, |seed| {
+        let mut world = World::new(seed);
+        let open = world.add_nat(Behaviour::new(INDEPENDENT, INDEPENDENT));
+        let strict = world.add_nat(Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT));
+        let primary = world.add_node(Role::Primary, Some(open));
+        let worker = world.add_node(Role::Worker, Some(strict));
+        world.start(primary);
+        world.start(worker);
+        world.run_for(secs(20) + ms(seed * 97));
+        let (old, since) = (world.path(primary, worker), world.elapsed());
+        world.rendezvous = None;
+        world.wipe(strict);
+        let moved = |w: &World| w.path(primary, worker) != old;
+        let took = world.run_until(secs(30), moved).expect("not followed");
+        assert!(took <= ms(2_600), "{took:?}");
+        world.run_for(secs(10));
+        assert!(world.are_connected(primary, worker));
+        assert_eq!(first(&world, primary, since, is_suspect), None);
+    });
+}
+
+#[test]
 fn a_wiped_mapping_behind_strict_filters_waits_for_the_new_descriptor() {
     for_each_seed(10, |seed| {
         let (mut world, [primary, worker], nats) = connected(seed);

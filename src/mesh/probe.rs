@@ -211,6 +211,20 @@ mod tests {
     }
 
     #[test]
+    fn the_tag_binds_the_whole_keys_and_not_their_first_bytes() {
+        let (a, _) = pair();
+        let mut namesake = [2; 32];
+        namesake[31] = 3;
+        let namesake = ProbeKey::new(&[7; 32], PeerId(namesake), PeerId([1; 32]));
+        let bytes = a.seal(&Probe::Ping {
+            id: [3; 12],
+            number: 1,
+        });
+        assert!(addressees(&bytes).is_some_and(|(_, to)| to == short_id(&namesake.me)));
+        assert_eq!(namesake.open(&bytes), None);
+    }
+
+    #[test]
     fn another_pairs_key_opens_nothing() {
         let (a, _) = pair();
         let stranger = ProbeKey::new(&[8; 32], PeerId([2; 32]), PeerId([1; 32]));

@@ -323,6 +323,21 @@ mod tests {
     }
 
     #[test]
+    fn when_every_server_sees_a_change_every_new_address_counts() {
+        let (mut stun, start) = stun(&[SERVER, "192.0.2.20:3478"]);
+        for (round, ports) in [(0, [1, 2]), (1, [3, 4])] {
+            let now = start + REFRESH * 2 * round;
+            for ((server, request), port) in asked(&mut stun, now).into_iter().zip(ports) {
+                let answer = response(&request, &format!("198.51.100.7:{port}"));
+                assert!(stun.handle_response(server, &answer, now + FIRST_WAIT / 2 * port));
+            }
+            let mapped: Vec<_> = stun.mapped().iter().map(SocketAddr::port).collect();
+            assert_eq!(mapped, ports.map(|port| port as u16));
+            assert_eq!(stun.observations().unwrap().len(), 2);
+        }
+    }
+
+    #[test]
     fn a_server_that_fell_silent_stops_being_quoted() {
         let (mut stun, start) = stun(&[SERVER, "192.0.2.20:3478"]);
         for ((server, request), mapped) in asked(&mut stun, start)

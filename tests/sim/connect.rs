@@ -190,10 +190,34 @@ fn two_nodes_behind_one_nat_use_their_private_addresses_and_stay_there() {
 }
 
 #[test]
+fn a_newer_descriptor_starts_the_knocking_anew() {
+    let mut world = World::new(0);
+    let primary = world.add_node(Role::Primary, None);
+    let worker = world.add_node(Role::Worker, None);
+    world.start(primary);
+    world.start(worker);
+    world.set_cut(worker, true);
+    world.run_for(secs(20));
+    let mut descriptor = world.mesh(worker).descriptor();
+    descriptor.seq += 1;
+    let key = crate::world::probe_key(world.peer_id(primary), descriptor.peer);
+    world.capture = Some(Vec::new());
+    world.with_mesh(primary, |mesh, now| {
+        mesh.handle_descriptor(descriptor, key, now);
+    });
+    world.run_for(ms(900));
+    let sent = world.capture.take().unwrap();
+    let to = world.addr(worker);
+    let knocks = sent.iter().filter(|packet| packet.to == to).count();
+    assert_eq!(knocks, 3, "at 0, 200 and 500 ms");
+}
+
+#[test]
 fn loss_does_not_make_a_path_wander_between_two_that_work() {
     for_each_seed(10, |seed| {
         let mut world = World::new(seed);
         world.weather.loss_per_mille = 50;
+        world.weather.jitter = ms(60);
         let behaviour = Behaviour {
             hairpin: true,
             ..Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT)

@@ -158,6 +158,38 @@ fn a_ping_that_is_diverted_before_it_arrives_moves_no_path() {
 }
 
 #[test]
+fn diverted_pings_make_a_bounded_number_of_candidates() {
+    let (mut world, primary, worker, _) = overheard(0);
+    world.set_cut(worker, true);
+    world.capture = Some(Vec::new());
+    world.run_for(secs(8));
+    let taken = world.capture.take().unwrap();
+    let me = world.addr(primary);
+    let pings = taken.iter().filter(|packet| packet.to == me);
+    let mut diverted = 0;
+    for (packet, port) in pings.zip(0..) {
+        world.inject(primary, ([192, 0, 2, 66], port).into(), &packet.bytes);
+        world.inject(primary, ([224, 0, 0, 1], port).into(), &packet.bytes);
+        diverted += 1;
+    }
+    assert!(diverted > 20, "nothing to test here");
+    world.capture = Some(Vec::new());
+    world.run_for(secs(10));
+    let sent = world.capture.take().unwrap();
+    let mut probed: Vec<_> = sent.iter().map(|packet| packet.to).collect();
+    probed.retain(|to| *to != world.addr(worker) && to.port() != 3478);
+    probed.sort();
+    probed.dedup();
+    probed.retain(|to| *to != me);
+    assert!(probed.len() <= 8, "{probed:?}");
+    assert!(
+        probed
+            .iter()
+            .all(|to| to.port() != 0 && !to.ip().is_multicast())
+    );
+}
+
+#[test]
 fn a_forged_stun_response_moves_no_candidate() {
     let mut world = World::new(0);
     let node = world.add_node(Role::Worker, None);

@@ -9,7 +9,7 @@
 //! Mesh (node.rs) ─┬─ Stun (stun.rs): binding transactions → server-reflexive candidates → NatClass (nat.rs)
 //!                 └─ Peer (peer.rs), one each ─┬─ Punch (punch.rs), one a candidate: cadence, answers, round-trip time
 //!                                              └─ Liveness (liveness.rs): punching → up → suspect → down
-//!                    probe.rs: the probes' bytes      datagram.rs: whose datagram is this?
+//!      probe.rs: the probes' bytes    transaction.rs: their ids    replay.rs: which were heard    datagram.rs: whose is it?
 //! ```
 //!
 //! Everything is pure: time and the seed are arguments, datagrams go out through [`Mesh::poll_transmit`]. After each

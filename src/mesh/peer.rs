@@ -27,8 +27,6 @@ pub(super) struct Peer {
     pings_heard: ReplayWindow,
     punches: BTreeMap<SocketAddr, Punch>,
     path: Option<SocketAddr>,
-    /// When the path was last chosen.
-    path_since: Instant,
     /// When the peer last went up.
     up_since: Instant,
     liveness: Liveness,
@@ -51,7 +49,6 @@ impl Peer {
             pings_heard: ReplayWindow::default(),
             punches: BTreeMap::new(),
             path: None,
-            path_since: now,
             up_since: now,
             liveness: Liveness::new(now),
             observed: None,
@@ -265,17 +262,12 @@ impl Peer {
         let better = match (current, self.punches.get(&answered)) {
             (Some(current), Some(_)) if current.remote == answered => false,
             (Some(current), Some(_)) if is_failing(current, now) => true,
-            (Some(current), Some(new)) => {
-                let settled = now.saturating_duration_since(self.path_since) >= SETTLE;
-                let tried = new.answers() >= MIN_ANSWERS;
-                settled && tried && is_better(new, current)
-            }
+            (Some(current), Some(new)) => is_better(new, current),
             (None, new) => new.is_some(),
             (Some(_), None) => false,
         };
         if better {
             self.path = Some(answered);
-            self.path_since = now;
         }
         better
     }
@@ -385,10 +377,6 @@ const FALTERING: u32 = 2;
 const FAILING: u32 = 4;
 /// Whoever stops knocking at its first success may leave the other side without one (`facts`: stopping early failed it).
 const KEEP_KNOCKING: Duration = Duration::from_secs(3);
-/// A path is left for a merely better one at most this often.
-const SETTLE: Duration = Duration::from_secs(3);
-/// One answer is no measurement.
-const MIN_ANSWERS: u32 = 2;
 /// Below this, scheduling noise decides.
 const RTT_MARGIN: Duration = Duration::from_millis(2);
 /// What a path without a NAT may cost more: it has no mapping to lose. Less than [`RTT_MARGIN`].

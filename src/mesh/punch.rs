@@ -32,7 +32,6 @@ pub(super) struct Punch {
     knocks: u32,
     outstanding: VecDeque<Outstanding>,
     unanswered: u32,
-    answers: u32,
     last_answer: Option<Instant>,
     /// When a ping came from here, or the candidate was learnt.
     mentioned: Instant,
@@ -59,7 +58,6 @@ impl Punch {
             knocks: 0,
             outstanding: VecDeque::new(),
             unanswered: 0,
-            answers: 0,
             last_answer: None,
             mentioned: now,
             rtt: None,
@@ -101,7 +99,6 @@ impl Punch {
             self.measure(now.saturating_duration_since(ping.sent));
         }
         self.unanswered = 0;
-        self.answers = self.answers.saturating_add(1);
         self.last_answer = Some(now);
         true
     }
@@ -140,11 +137,6 @@ impl Punch {
 
     pub(super) fn rtt(&self) -> Option<Duration> {
         self.rtt
-    }
-
-    /// How many pongs came in all.
-    pub(super) fn answers(&self) -> u32 {
-        self.answers
     }
 
     /// Pings since the last pong.

@@ -217,7 +217,7 @@ fn loss_does_not_make_a_path_wander_between_two_that_work() {
     for_each_seed(10, |seed| {
         let mut world = World::new(seed);
         world.weather.loss_per_mille = 50;
-        world.weather.jitter = ms(60);
+        world.weather.jitter = ms(200);
         let behaviour = Behaviour {
             hairpin: true,
             ..Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT)
@@ -230,7 +230,7 @@ fn loss_does_not_make_a_path_wander_between_two_that_work() {
         world.run_for(secs(600));
         let moved = |e: &&crate::world::Entry| matches!(e.event, MeshEvent::PathMoved { .. });
         let moves = world.events_of(primary).filter(moved).count();
-        assert!(moves <= 4, "the path moved {moves} times in ten minutes");
+        assert!(moves <= 6, "the path moved {moves} times in ten minutes");
     });
 }
 

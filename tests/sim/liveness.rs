@@ -108,6 +108,20 @@ fn a_node_that_was_frozen_suspects_nobody() {
 }
 
 #[test]
+fn a_thawed_peer_is_asked_twice_and_then_up_again() {
+    for_each_seed(20, |seed| {
+        let (mut world, [primary, worker], _) = connected(seed);
+        world.freeze(worker, secs(20));
+        world.run_for(secs(20));
+        assert_eq!(world.path(primary, worker), None);
+        // Its pongs to all that its socket had buffered come at once, and are one sign of life.
+        let took = world.run_until(secs(10), |w| w.path(primary, worker).is_some());
+        let took = took.expect("not back");
+        assert!((ms(100)..=ms(500)).contains(&took), "{took:?}");
+    });
+}
+
+#[test]
 fn a_wiped_mapping_is_replaced_through_the_rendezvous() {
     for_each_seed(20, |seed| {
         let (mut world, [primary, worker], nats) = connected(seed);

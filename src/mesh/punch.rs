@@ -103,10 +103,10 @@ impl Punch {
         true
     }
 
-    /// The path in use answered: it is not asked again before a second has passed since the last ping.
+    /// The path in use answered: it is asked again a second after the last ping, whatever was planned when that was sent.
     pub(super) fn rest(&mut self) {
         if let Some(sent) = self.last_sent {
-            self.next = self.next.max(sent + EACH);
+            self.next = sent + EACH;
         }
     }
 
@@ -231,6 +231,15 @@ mod tests {
         punch.handle_sent(id(1), Cadence::Path, start);
         assert_eq!(punch.poll_timeout(), start + PATH_RETRY);
         assert!(punch.handle_answer(&id(1), start + Duration::from_millis(30)));
+        punch.rest();
+        assert_eq!(punch.poll_timeout(), start + EACH);
+    }
+
+    #[test]
+    fn a_standby_that_becomes_the_path_is_pinged_as_one() {
+        let (mut punch, start) = punch();
+        punch.handle_sent(id(1), Cadence::Standby, start);
+        assert!(punch.handle_answer(&id(1), start));
         punch.rest();
         assert_eq!(punch.poll_timeout(), start + EACH);
     }

@@ -12,9 +12,9 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig,
-    Event, FinishError, IdleTimeout, Incoming, ServerConfig, StreamEvent, TransportConfig, VarInt,
-    WriteError,
+    ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
+    EndpointConfig, Event, FinishError, IdleTimeout, Incoming, ServerConfig, StreamEvent,
+    TransportConfig, VarInt, WriteError,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
@@ -179,7 +179,7 @@ impl Streams {
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.accept(incoming, now),
             Some(DatagramEvent::Response(transmit)) => {
-                self.transmits.push_back(response[..transmit.size].to_vec())
+                self.transmits.push_back(response[..transmit.size].to_vec());
             }
             None => {}
         }
@@ -339,12 +339,10 @@ fn translate(event: Event, connection: &mut Connection, events: &mut VecDeque<St
     match event {
         Event::Connected => events.push_back(StreamsEvent::Connected),
         Event::ConnectionLost { reason } => {
-            let by_peer = matches!(&reason, quinn_proto::ConnectionError::ApplicationClosed(_));
-            let reason = match reason {
-                quinn_proto::ConnectionError::ApplicationClosed(close) => {
-                    String::from_utf8_lossy(&close.reason).into_owned()
-                }
-                other => other.to_string(),
+            let (reason, by_peer) = if let ConnectionError::ApplicationClosed(close) = &reason {
+                (String::from_utf8_lossy(&close.reason).into_owned(), true)
+            } else {
+                (reason.to_string(), false)
             };
             events.push_back(StreamsEvent::Closed { reason, by_peer });
         }

@@ -272,8 +272,8 @@ impl<'a> Arguments<'a> {
     }
 }
 
-fn text(arg: &Vec<u8>) -> String {
-    String::from_utf8_lossy(arg).into_owned()
+fn text(arg: impl AsRef<[u8]>) -> String {
+    String::from_utf8_lossy(arg.as_ref()).into_owned()
 }
 
 /// The packets of a response, in order.

@@ -1,4 +1,5 @@
 //! Dispatch between real distcc clients or hand-made requests, and real distccd's or workers that misbehave.
+#![expect(clippy::unwrap_used, reason = "a test may fail that way")]
 
 use std::{
     collections::BTreeMap,
@@ -335,4 +336,68 @@ async fn a_worker_that_dies_in_mid_job_is_invisible_to_the_client() {
     assert!(succeeded);
     let record = site.record().await;
     assert_eq!((record.worker.as_deref(), record.attempts), (Some("w2"), 2));
+}
+
+type Recording = Arc<Mutex<[Vec<u8>; 2]>>;
+
+/// Relays every connection to `upstream` and keeps what passed, up and down.
+async fn recorder(upstream: SocketAddr) -> (SocketAddr, Recording) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let recording = Recording::default();
+    let kept = recording.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (from_client, to_client) = client.into_split();
+            let server = TcpStream::connect(upstream).await.unwrap();
+            let (from_server, to_server) = server.into_split();
+            let up = relay(from_client, to_server, kept.clone(), 0);
+            let down = relay(from_server, to_client, kept.clone(), 1);
+            // A close of either side closes the other whole, as distcc does.
+            tokio::select! { () = up => {}, () = down => {} }
+        }
+    });
+    (at, recording)
+}
+
+async fn relay(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    kept: Recording,
+    way: usize,
+) {
+    let mut chunk = vec![0; 65536];
+    while let Ok(count @ 1..) = from.read(&mut chunk).await {
+        kept.lock().unwrap()[way].extend(&chunk[..count]);
+        if to.write_all(&chunk[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_recording_of_real_traffic_is_the_same_on_both_sides_of_dispatch() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("good.c"),
+        "#include <stdio.h>\nint main(void) { return puts(\"x\"); }\n",
+    )
+    .unwrap();
+    let (daemon, at) = distccd(dir.path()).await;
+    let mut same = Vec::new();
+    for (option, magic) in [("", b"DIST00000001"), (",lzo", b"DIST00000002")] {
+        let mut site = Site::new();
+        let (worker, behind) = recorder(at).await;
+        site.worker(1, worker, LinkState::Up);
+        let (front, before) = recorder(([127, 0, 0, 1], site.port(1)).into()).await;
+        let hosts = format!("127.0.0.1:{}/4{option}\n", front.port());
+        std::fs::write(dir.path().join("hosts"), hosts).unwrap();
+        let status = distcc(dir.path(), "good.c").status().await.unwrap();
+        assert_eq!(site.record().await.outcome, JobOutcome::Compiled);
+        let (before, behind) = (before.lock().unwrap(), behind.lock().unwrap());
+        let whole = before[0].starts_with(magic) && before[1].starts_with(b"DONE");
+        same.push(status.success() && whole && *before == *behind);
+    }
+    stop(daemon).await;
+    assert_eq!(same, [true, true]);
 }

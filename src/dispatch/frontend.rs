@@ -296,6 +296,8 @@ impl Job {
                 _ = client.read(&mut byte) => Happened::ClientGone,
             };
             match happened {
+                // Back from suspect before anyone else took the job: its attempt never stopped.
+                Happened::Order(Some(Order::Attempt { worker, .. })) if on == Some(worker) => {}
                 Happened::Order(Some(Order::Attempt { worker, compiler })) => {
                     self.record.attempts += 1;
                     self.record.worker = lock(&shared.state).worker_name(worker);
@@ -318,6 +320,7 @@ impl Job {
                 Happened::Ended(Err(failure)) => {
                     tracing::info!(job = self.id.0, worker = self.record.worker, %failure, "attempt failed");
                     running = Box::pin(pending());
+                    on = None;
                     queued_at = Instant::now();
                     lock(&shared.state).handle_attempt_failed(self.id, &failure.to_string());
                 }

@@ -469,6 +469,9 @@ mod tests {
             let body = split(&mut parser, bytes, &sizes);
             prop_assert!(parser.is_complete());
             prop_assert_eq!([parser.head(), &body].concat(), bytes);
+            let mut whole = RequestParser::default();
+            whole.feed(bytes).unwrap();
+            prop_assert_eq!(parser.head_for("/opt/gcc"), whole.head_for("/opt/gcc"));
             let mut response = ResponseParser::default();
             for chunk in DONE.chunks(sizes[0]) {
                 prop_assert!(!response.is_complete());

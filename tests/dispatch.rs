@@ -401,3 +401,33 @@ async fn a_recording_of_real_traffic_is_the_same_on_both_sides_of_dispatch() {
     stop(daemon).await;
     assert_eq!(same, [true, true]);
 }
+
+#[tokio::test]
+async fn errors_beside_good_sources_send_no_good_one_home() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("lock")).unwrap();
+    let mut site = Site::new();
+    let (daemon, at) = distccd(dir.path()).await;
+    site.worker(1, at, LinkState::Up);
+    backoff_shield(dir.path(), site.port(1)).unwrap();
+    let hosts = format!("127.0.0.1:{}/4,lzo\n", site.port(1));
+    std::fs::write(dir.path().join("hosts"), hosts).unwrap();
+    let mut clients = Vec::new();
+    for n in 0..16 {
+        let value = if n % 4 == 0 { "x" } else { "0" };
+        let text = format!("int f(void) {{ return {value}; }}\n");
+        std::fs::write(dir.path().join(format!("{n}.c")), text).unwrap();
+        let mut client = distcc(dir.path(), &format!("{n}.c"));
+        clients.push(client.env("DISTCC_PAUSE_TIME_MSEC", "50").spawn().unwrap());
+    }
+    let mut outcomes = Vec::new();
+    for mut client in clients {
+        client.wait().await.unwrap();
+        outcomes.push(site.record().await.outcome);
+    }
+    stop(daemon).await;
+    let compiled = outcomes
+        .iter()
+        .filter(|outcome| **outcome == JobOutcome::Compiled);
+    assert_eq!(compiled.count(), 12, "{outcomes:?}");
+}

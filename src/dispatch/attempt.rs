@@ -88,15 +88,14 @@ pub(super) async fn attempt(
     request: &Request,
     spill: &Path,
 ) -> Result<Response, AttemptFailure> {
-    let mut stream = transport.open(worker).await?;
+    let opening = timeout(WRITE_STALL, transport.open(worker)).await;
+    let mut stream =
+        opening.map_err(|_| AttemptFailure::Stalled("no stream could be opened"))??;
     let head = request.parser.head_for(compiler);
-    let sending = async {
-        stream.write.write_all(&head).await?;
-        write_spool(&mut stream.write, &request.body).await?;
-        stream.write.flush().await
-    };
-    // A worker that answers before it read everything is judged by its answer's end, so a failed write is told first.
-    sending.await?;
+    let sent = timeout(WRITE_STALL, stream.write.write_all(&head)).await;
+    sent.map_err(|_| AttemptFailure::Stalled("it takes no bytes"))??;
+    write_spool(&mut stream.write, &request.body).await?;
+    stream.write.flush().await?;
     // The sending side stays open until the answer is complete: distccd takes its end for an abort.
     let response = read_response(&mut stream.read, spill).await?;
     Ok(response)

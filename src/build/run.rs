@@ -18,7 +18,8 @@ use tokio::sync::mpsc;
 use super::broker::{View, grant, reclaim};
 use super::layout::{install_launcher, prepare, replace};
 use super::shim::Said;
-use crate::distcc::client::{environment, hosts_file};
+use crate::distcc::client::environment;
+use crate::distcc::hosts_file;
 use crate::event::{BuildFeedback, BuildUpdate, JobRecord, Load, Route};
 
 /// How often tokens are moved: short beside any compile, cheap beside any build.
@@ -292,7 +293,7 @@ impl Running {
                 let ceiling = self.options.local_slots + self.load.capacity;
                 replace(
                     &self.options.dir.join("distcc/hosts"),
-                    hosts_file(&lines, ceiling).as_bytes(),
+                    hosts_file(ceiling, &lines).as_bytes(),
                 )?;
             }
             BuildUpdate::Admitted { compilers } => {

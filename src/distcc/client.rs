@@ -33,15 +33,6 @@ pub fn environment(
     )
 }
 
-/// The hosts file. Local slots equal the token ceiling: the broker is the only gate, and links share these locks.
-#[must_use]
-pub fn hosts_file(lines: &[String], ceiling: u32) -> String {
-    format!(
-        "--localslots={ceiling} --localslots_cpp={ceiling}\n{}\n",
-        lines.join("\n")
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

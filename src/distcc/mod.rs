@@ -1,3 +1,15 @@
-//! See DESIGN.
+//! What stock distcc 3.4 says on the wire and reads from its files.
+//!
+//! - [`RequestParser`] and [`ResponseParser`] find the boundaries of a job in chunks of any size. They keep the arguments,
+//!   never the bodies, and never allocate from an announced length.
+//! - [`HostLine`] is one entry of the host list; [`hosts_file`] and [`hosts_env`] are the two forms of the list.
+//! - [`backoff_shield`] keeps distcc from benching a port because one source file has an error.
 
+mod backoff;
 pub mod client;
+mod framing;
+mod hosts;
+
+pub use backoff::{backoff_shield, backoff_unshield};
+pub use framing::{Arguments, Fed, Malformed, RequestParser, ResponseParser, hand_back_answer};
+pub use hosts::{HostLine, LocalSlots, hosts_env, hosts_file, local_slots};

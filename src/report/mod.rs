@@ -1,1 +1,1 @@
-//! See DESIGN.
+//! Events rendered for a person: summary, `report.json`, progress.

@@ -11,9 +11,19 @@
 //! Invariants: private keys live in memory only and are zeroised; nothing here prints or logs a key or the secret.
 
 mod descriptor;
+mod identity;
+mod keys;
 mod names;
+mod paths;
 mod peer;
+mod sealed;
+mod secret;
 
 pub use descriptor::{Candidate, CandidateKind, Descriptor, NatClass};
+pub use identity::{Identity, IdentityError};
+pub use keys::{KeyError, PairKeys, SessionKeys};
 pub use names::{InvalidName, NodeName, Role, SessionName};
+pub use paths::{PathError, PrimaryLock, RuntimeDir, SessionDir};
 pub use peer::PeerId;
+pub use sealed::{MAX_CANDIDATES, MAX_SEALED, OpenError, open, seal};
+pub use secret::{Secret, SecretError};

@@ -1,0 +1,336 @@
+//! What all builds of a session share: workers, jobs, the scheduler. Every change drains the scheduler.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{Notify, mpsc},
+};
+
+use super::scheduler::{Capability, Decision, JobId, Scheduler};
+use crate::{
+    distcc::HostLine,
+    event::{BuildUpdate, JobRecord, LinkState, Load, WorkerView},
+    session::{NodeName, PeerId},
+};
+
+/// Opens streams to workers' distccd.
+pub trait Transport: Send + Sync + 'static {
+    /// A fresh stream to that worker's distccd.
+    fn open(
+        &self,
+        worker: PeerId,
+    ) -> std::pin::Pin<Box<dyn Future<Output = io::Result<JobIo>> + Send + '_>>;
+}
+
+/// One stream. Dropping it aborts the compile at once.
+pub struct JobIo {
+    /// From the worker.
+    pub read: Box<dyn AsyncRead + Send + Unpin>,
+    /// To the worker; stays open until the response is complete.
+    pub write: Box<dyn AsyncWrite + Send + Unpin>,
+}
+
+/// Everything dispatch must know of one worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerUpdate {
+    /// Who.
+    pub peer: PeerId,
+    /// Its label.
+    pub name: NodeName,
+    /// Compiles at once.
+    pub slots: u32,
+    /// Its link.
+    pub state: LinkState,
+    /// Admitted compilers: the primary's path, the worker's path.
+    pub admitted: BTreeMap<String, String>,
+    /// Refused compilers: the primary's path, the reason.
+    pub refused: BTreeMap<String, String>,
+}
+
+/// What a job's task is told.
+pub(super) enum Order {
+    Attempt { worker: PeerId, compiler: String },
+    HandBack,
+}
+
+pub(super) struct Build {
+    pub(super) ports: BTreeMap<PeerId, u16>,
+    pub(super) records: Vec<JobRecord>,
+    pub(super) changed: Arc<Notify>,
+}
+
+struct Job {
+    build: u64,
+    compiler: String,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) scheduler: Scheduler,
+    pub(super) workers: BTreeMap<PeerId, WorkerUpdate>,
+    pub(super) answered: BTreeMap<PeerId, u64>,
+    pub(super) builds: BTreeMap<u64, Build>,
+    jobs: BTreeMap<JobId, Job>,
+    last_id: u64,
+}
+
+/// What a build was told last, or should be told now, apart from its job records.
+#[derive(Default)]
+pub(super) struct Snapshot {
+    hosts: Option<Vec<String>>,
+    admitted: Option<BTreeSet<String>>,
+    refused: BTreeMap<String, String>,
+    load: Option<Load>,
+    workers: Vec<WorkerView>,
+}
+
+impl State {
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub(super) fn handle_worker(&mut self, update: WorkerUpdate) {
+        let can = Capability {
+            slots: update.slots,
+            live: update.state == LinkState::Up,
+            compilers: update.admitted.keys().cloned().collect(),
+        };
+        let peer = update.peer;
+        self.workers.insert(peer, update);
+        self.scheduler.handle_worker(peer, can);
+        self.drain();
+    }
+
+    pub(super) fn handle_worker_gone(&mut self, peer: PeerId) {
+        if let Some(worker) = self.workers.get_mut(&peer) {
+            worker.state = LinkState::Down;
+        }
+        self.scheduler.handle_worker(peer, Capability::default());
+        self.drain();
+    }
+
+    pub(super) fn handle_job(
+        &mut self,
+        build: u64,
+        compiler: String,
+        preferred: PeerId,
+    ) -> (JobId, mpsc::UnboundedReceiver<Order>) {
+        let id = JobId(self.next_id());
+        let (orders, receiver) = mpsc::unbounded_channel();
+        let job = Job {
+            build,
+            compiler: compiler.clone(),
+            orders,
+        };
+        self.jobs.insert(id, job);
+        self.scheduler.handle_job(id, compiler, Some(preferred));
+        self.drain();
+        (id, receiver)
+    }
+
+    pub(super) fn handle_attempt_failed(&mut self, job: JobId, reason: &str) {
+        self.scheduler.handle_attempt_failed(job, reason);
+        self.drain();
+    }
+
+    pub(super) fn handle_done(&mut self, job: JobId, worker: PeerId, seconds: f64) {
+        *self.answered.entry(worker).or_default() += 1;
+        self.scheduler.handle_done(job, seconds);
+        self.drain();
+    }
+
+    /// The job's task ends, for whatever reason.
+    pub(super) fn handle_end(&mut self, job: JobId) {
+        self.jobs.remove(&job);
+        self.scheduler.handle_cancel(job);
+        self.drain();
+    }
+
+    /// There is room for so many of the build's stranded jobs; the oldest go first.
+    pub(super) fn handle_hand_back(&mut self, build: u64, count: u32) {
+        let of_build = self.jobs.iter().filter(|(_, job)| job.build == build);
+        let stranded = of_build
+            .map(|(id, _)| *id)
+            .filter(|id| self.scheduler.is_stranded(*id));
+        let chosen: Vec<JobId> = stranded.take(count as usize).collect();
+        for id in chosen {
+            self.scheduler.handle_cancel(id);
+            if let Some(job) = self.jobs.remove(&id) {
+                let _ = job.orders.send(Order::HandBack);
+            }
+        }
+        self.drain();
+    }
+
+    pub(super) fn record(&mut self, build: u64, record: JobRecord) {
+        if let Some(build) = self.builds.get_mut(&build) {
+            build.records.push(record);
+            build.changed.notify_one();
+        }
+    }
+
+    pub(super) fn worker_name(&self, peer: PeerId) -> Option<String> {
+        self.workers
+            .get(&peer)
+            .map(|worker| worker.name.to_string())
+    }
+
+    pub(super) fn worker_views(&self) -> Vec<WorkerView> {
+        let view = |worker: &WorkerUpdate| WorkerView {
+            name: worker.name.to_string(),
+            slots: worker.slots,
+            jobs: self.answered.get(&worker.peer).copied().unwrap_or(0),
+            state: worker.state,
+            path: None,
+            up_after_ms: None,
+            rtt_us: None,
+        };
+        self.workers.values().map(view).collect()
+    }
+
+    /// What changed for this build since `last`, and its job records.
+    pub(super) fn updates(&mut self, id: u64, last: &mut Snapshot) -> Vec<BuildUpdate> {
+        let mut updates = Vec::new();
+        let hosts = Some(self.host_lines(id));
+        if hosts != last.hosts {
+            updates.extend(hosts.clone().map(|lines| BuildUpdate::Hosts { lines }));
+            last.hosts = hosts;
+        }
+        let admitted = Some(self.admitted());
+        if admitted != last.admitted {
+            updates.extend(
+                admitted
+                    .clone()
+                    .map(|compilers| BuildUpdate::Admitted { compilers }),
+            );
+            last.admitted = admitted;
+        }
+        let refused = self.refused();
+        let new = refused
+            .iter()
+            .filter(|(compiler, reason)| last.refused.get(*compiler) != Some(reason));
+        updates.extend(new.map(|(compiler, reason)| BuildUpdate::Refused {
+            compiler: compiler.clone(),
+            reason: reason.clone(),
+        }));
+        last.refused = refused;
+        let views = self.worker_views();
+        let new = views.iter().filter(|view| !last.workers.contains(view));
+        updates.extend(new.cloned().map(BuildUpdate::Worker));
+        last.workers = views;
+        let records = self
+            .builds
+            .get_mut(&id)
+            .map(|build| std::mem::take(&mut build.records));
+        updates.extend(records.into_iter().flatten().map(BuildUpdate::Job));
+        let load = Some(self.load(id));
+        if load != last.load {
+            updates.extend(load.map(BuildUpdate::Load));
+            last.load = load;
+        }
+        updates
+    }
+
+    fn live(&self) -> impl Iterator<Item = &WorkerUpdate> {
+        self.workers
+            .values()
+            .filter(|worker| worker.state == LinkState::Up)
+    }
+
+    /// Most slots first: distcc fills hosts in order. A suspect worker keeps its line, so that a hiccup does not rewrite
+    /// the file; down takes it out.
+    fn host_lines(&self, build: u64) -> Vec<String> {
+        let Some(build) = self.builds.get(&build) else {
+            return Vec::new();
+        };
+        let mut shown: Vec<&WorkerUpdate> = self
+            .workers
+            .values()
+            .filter(|worker| matches!(worker.state, LinkState::Up | LinkState::Suspect))
+            .filter(|worker| worker.slots > 0 && !worker.admitted.is_empty())
+            .collect();
+        shown.sort_by_key(|worker| (std::cmp::Reverse(worker.slots), worker.peer));
+        let line = |worker: &&WorkerUpdate| {
+            let port = *build.ports.get(&worker.peer)?;
+            let line = HostLine {
+                port,
+                slots: worker.slots,
+                lzo: true,
+                cpp: false,
+            };
+            Some(line.to_string())
+        };
+        shown.iter().filter_map(line).collect()
+    }
+
+    fn admitted(&self) -> BTreeSet<String> {
+        self.live()
+            .flat_map(|worker| worker.admitted.keys().cloned())
+            .collect()
+    }
+
+    /// Compilers that some live worker refuses and none takes.
+    fn refused(&self) -> BTreeMap<String, String> {
+        let taken = self.admitted();
+        let mut refused: BTreeMap<String, String> = BTreeMap::new();
+        for worker in self.live() {
+            for (compiler, reason) in worker
+                .refused
+                .iter()
+                .filter(|(compiler, _)| !taken.contains(*compiler))
+            {
+                let reasons = refused.entry(compiler.clone()).or_default();
+                let separator = if reasons.is_empty() { "" } else { "; " };
+                *reasons += &format!("{separator}{}: {reason}", worker.name);
+            }
+        }
+        refused
+    }
+
+    fn load(&self, build: u64) -> Load {
+        let ours = || self.jobs.iter().filter(|(_, job)| job.build == build);
+        Load {
+            capacity: self.scheduler.capacity(),
+            in_dispatch: ours().count() as u32,
+            stranded: ours()
+                .filter(|(id, _)| self.scheduler.is_stranded(**id))
+                .count() as u32,
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(decision) = self.scheduler.poll_event() {
+            match decision {
+                Decision::Assign { job, worker } => self.order_attempt(job, worker),
+                Decision::Strand { job } => {
+                    tracing::debug!(job = job.0, "no live worker can do this job");
+                }
+                Decision::GiveUp { job, reason } => {
+                    tracing::info!(job = job.0, reason, "every attempt failed");
+                }
+            }
+        }
+        self.builds
+            .values()
+            .for_each(|build| build.changed.notify_one());
+    }
+
+    fn order_attempt(&self, id: JobId, worker: PeerId) {
+        let (Some(job), Some(on)) = (self.jobs.get(&id), self.workers.get(&worker)) else {
+            return;
+        };
+        let path = on.admitted.get(&job.compiler).unwrap_or(&job.compiler);
+        // A task that has just ended no longer listens; its end cancels the job.
+        let _ = job.orders.send(Order::Attempt {
+            worker,
+            compiler: path.clone(),
+        });
+    }
+}

@@ -1,0 +1,71 @@
+//! What the machines of this room have to say.
+
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+
+use crate::session::PeerId;
+
+/// One datagram to be sent from the node's data socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub to: SocketAddr,
+    /// The bytes.
+    pub payload: Vec<u8>,
+}
+
+/// What changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MeshEvent {
+    /// [`super::Mesh::descriptor`] has a new sequence number: publish it.
+    DescriptorChanged,
+    /// The peer can be reached, for the first time or after [`MeshEvent::PathDown`].
+    PathUp {
+        /// Who.
+        peer: PeerId,
+        /// The address that answers.
+        remote: SocketAddr,
+    },
+    /// The peer is better reached at another address from now on.
+    PathMoved {
+        /// Who.
+        peer: PeerId,
+        /// The address that answers.
+        remote: SocketAddr,
+    },
+    /// The peer has been silent for too long to trust it with a job.
+    PathSuspect {
+        /// Who.
+        peer: PeerId,
+        /// Since its last sign of life.
+        silent_for: Duration,
+    },
+    /// A suspect peer answers again.
+    PathRecovered {
+        /// Who.
+        peer: PeerId,
+    },
+    /// The peer is not reachable any more, said goodbye, or was replaced by its restarted self.
+    PathDown {
+        /// Who.
+        peer: PeerId,
+    },
+}
+
+/// Where the machines put their output until it is polled.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    pub(super) transmits: VecDeque<Transmit>,
+    pub(super) events: VecDeque<MeshEvent>,
+    /// A peer saw us change or cannot be heard: ask the STUN servers whether our mapping is still the same.
+    pub(super) wants_stun: bool,
+}
+
+impl Outbox {
+    pub(super) fn send(&mut self, to: SocketAddr, payload: Vec<u8>) {
+        self.transmits.push_back(Transmit { to, payload });
+    }
+
+    pub(super) fn tell(&mut self, event: MeshEvent) {
+        self.events.push_back(event);
+    }
+}

@@ -1,0 +1,283 @@
+//! Probing one candidate: when to ping, which pong counts, how far away it is.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use super::transaction::TransactionId;
+use crate::session::CandidateKind;
+
+/// How eagerly a candidate is pinged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cadence {
+    /// No path yet: fast while the filters open, then each second, for ever.
+    Knock,
+    /// The path in use.
+    Path,
+    /// Another address of a peer that has a path: keep the mapping, notice a better way.
+    Standby,
+    /// The peer went silent: find any way to it.
+    Burst,
+}
+
+/// The probing of one candidate.
+#[derive(Debug)]
+pub(super) struct Punch {
+    pub(super) remote: SocketAddr,
+    pub(super) kind: CandidateKind,
+    next: Instant,
+    last_sent: Option<Instant>,
+    knocks: u32,
+    outstanding: VecDeque<Outstanding>,
+    unanswered: u32,
+    last_answer: Option<Instant>,
+    /// When a ping came from here, or the candidate was learnt.
+    mentioned: Instant,
+    rtt: Option<Duration>,
+}
+
+/// A ping that was not answered yet.
+#[derive(Debug)]
+struct Outstanding {
+    id: TransactionId,
+    sent: Instant,
+    /// This node ran all the time since, so the time until the pong is the path's.
+    timed: bool,
+}
+
+impl Punch {
+    /// Starts at once.
+    pub(super) fn new(remote: SocketAddr, kind: CandidateKind, now: Instant) -> Self {
+        Self {
+            remote,
+            kind,
+            next: now,
+            last_sent: None,
+            knocks: 0,
+            outstanding: VecDeque::new(),
+            unanswered: 0,
+            last_answer: None,
+            mentioned: now,
+            rtt: None,
+        }
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next <= now
+    }
+
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.next
+    }
+
+    /// A ping is on its way.
+    pub(super) fn handle_sent(&mut self, id: TransactionId, cadence: Cadence, now: Instant) {
+        if self.outstanding.len() == MAX_OUTSTANDING {
+            self.outstanding.pop_front();
+        }
+        self.outstanding.push_back(Outstanding {
+            id,
+            sent: now,
+            timed: true,
+        });
+        self.next = now + self.gap(cadence);
+        self.last_sent = Some(now);
+        self.knocks = self.knocks.saturating_add(1);
+        self.unanswered = self.unanswered.saturating_add(1);
+    }
+
+    /// Takes a pong from this address; `false` if it answers nothing that was asked.
+    pub(super) fn handle_answer(&mut self, id: &TransactionId, now: Instant) -> bool {
+        let Some(index) = self.outstanding.iter().position(|ping| ping.id == *id) else {
+            return false;
+        };
+        if let Some(ping) = self.outstanding.remove(index)
+            && ping.timed
+        {
+            self.measure(now.saturating_duration_since(ping.sent));
+        }
+        self.unanswered = 0;
+        self.last_answer = Some(now);
+        true
+    }
+
+    /// The path in use answered: it is asked again a second after the last ping, whatever was planned when that was sent.
+    pub(super) fn rest(&mut self) {
+        if let Some(sent) = self.last_sent {
+            self.next = sent + EACH;
+        }
+    }
+
+    /// A ping came from here.
+    pub(super) fn handle_mention(&mut self, now: Instant) {
+        self.mentioned = now;
+    }
+
+    /// Pings next no later than `at`, but never faster than a burst.
+    pub(super) fn hurry(&mut self, at: Instant) {
+        let earliest = self.last_sent.map_or(at, |sent| at.max(sent + BURST));
+        self.next = self.next.min(earliest);
+    }
+
+    /// Knocks as if the candidate was new.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.knocks = 0;
+        self.hurry(now);
+    }
+
+    /// This node was not running: what comes now says nothing about the round-trip time, and nothing was left unanswered.
+    pub(super) fn handle_stall(&mut self) {
+        for ping in &mut self.outstanding {
+            ping.timed = false;
+        }
+        self.unanswered = 0;
+    }
+
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// Pings since the last pong.
+    pub(super) fn unanswered(&self) -> u32 {
+        self.unanswered
+    }
+
+    /// Whether a pong came within `span`.
+    pub(super) fn answered_within(&self, span: Duration, now: Instant) -> bool {
+        self.last_answer
+            .is_some_and(|at| now.saturating_duration_since(at) <= span)
+    }
+
+    /// Since anybody said or showed that the peer is here.
+    pub(super) fn idle_for(&self, now: Instant) -> Duration {
+        let latest = self.last_answer.unwrap_or(self.mentioned);
+        now.saturating_duration_since(latest.max(self.mentioned))
+    }
+
+    fn gap(&self, cadence: Cadence) -> Duration {
+        match cadence {
+            Cadence::Knock => knock_gap(self.knocks),
+            Cadence::Path => self.path_retry(),
+            Cadence::Standby => STANDBY,
+            Cadence::Burst => BURST,
+        }
+    }
+
+    fn path_retry(&self) -> Duration {
+        let patience = self.rtt.unwrap_or_default() * 3 / 2;
+        patience.clamp(PATH_RETRY, EACH)
+    }
+
+    /// Smoothed as TCP does it (RFC 6298): one slow answer doesn't move a path.
+    fn measure(&mut self, sample: Duration) {
+        self.rtt = Some(self.rtt.map_or(sample, |smooth| (smooth * 7 + sample) / 8));
+    }
+}
+
+/// Pings at 0, 200, 500 and 1,000 ms open two filters within a second; then one a second, since a mapping may appear at any time.
+fn knock_gap(sent: u32) -> Duration {
+    let ms = [200, 300, 500].get(sent as usize).copied();
+    ms.map_or(EACH, Duration::from_millis)
+}
+
+const EACH: Duration = Duration::from_secs(1);
+/// An unanswered ping on the path is repeated soon: eight of them fit into the 3 s that make a peer suspect, so that loss alone
+/// hardly ever does. A long path is given its time.
+const PATH_RETRY: Duration = Duration::from_millis(250);
+/// NAT mappings live 30 s and more (RFC 4787 asks for 120); 5 s keeps several tries in hand, and 256 workers cheap.
+const STANDBY: Duration = Duration::from_secs(5);
+/// Five a second and candidate, only while a peer is suspect.
+const BURST: Duration = Duration::from_millis(200);
+/// Three seconds of burst: an answer that takes longer is no use.
+const MAX_OUTSTANDING: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "any instant will do as the epoch"
+    )]
+    fn punch() -> (Punch, Instant) {
+        let now = Instant::now();
+        let remote = "192.0.2.1:4000".parse().unwrap();
+        (Punch::new(remote, CandidateKind::Host, now), now)
+    }
+
+    fn id(n: u8) -> TransactionId {
+        [n; 12]
+    }
+
+    #[test]
+    fn knocks_at_0_200_500_and_1000_ms_then_each_second_for_ever() {
+        let (mut punch, start) = punch();
+        let mut knocks = Vec::new();
+        for n in 0..100 {
+            let now = punch.poll_timeout();
+            assert!(punch.is_due(now));
+            knocks.push((now - start).as_millis());
+            punch.handle_sent(id(n), Cadence::Knock, now);
+        }
+        assert_eq!(knocks[..6], [0, 200, 500, 1_000, 2_000, 3_000]);
+        assert_eq!(knocks[99], 97_000);
+    }
+
+    #[test]
+    fn the_path_is_pinged_each_second_while_it_answers_and_sooner_when_not() {
+        let (mut punch, start) = punch();
+        punch.handle_sent(id(1), Cadence::Path, start);
+        assert_eq!(punch.poll_timeout(), start + PATH_RETRY);
+        assert!(punch.handle_answer(&id(1), start + Duration::from_millis(30)));
+        punch.rest();
+        assert_eq!(punch.poll_timeout(), start + EACH);
+    }
+
+    #[test]
+    fn a_standby_that_becomes_the_path_is_pinged_as_one() {
+        let (mut punch, start) = punch();
+        punch.handle_sent(id(1), Cadence::Standby, start);
+        assert!(punch.handle_answer(&id(1), start));
+        punch.rest();
+        assert_eq!(punch.poll_timeout(), start + EACH);
+    }
+
+    #[test]
+    fn a_pong_counts_once_and_only_for_an_outstanding_ping() {
+        let (mut punch, now) = punch();
+        punch.handle_sent(id(1), Cadence::Knock, now);
+        assert!(!punch.handle_answer(&id(2), now));
+        assert!(punch.handle_answer(&id(1), now));
+        assert!(!punch.handle_answer(&id(1), now), "replayed");
+    }
+
+    #[test]
+    fn outstanding_pings_are_bounded_and_the_oldest_is_forgotten() {
+        let (mut punch, now) = punch();
+        for n in 0..=16 {
+            punch.handle_sent(id(n), Cadence::Burst, now);
+        }
+        assert_eq!(punch.outstanding.len(), MAX_OUTSTANDING);
+        assert!(!punch.handle_answer(&id(0), now));
+        assert!(punch.handle_answer(&id(1), now));
+    }
+
+    #[test]
+    fn a_stall_of_our_own_is_not_a_slow_path() {
+        let (mut punch, now) = punch();
+        punch.handle_sent(id(1), Cadence::Path, now);
+        punch.handle_stall();
+        assert!(punch.handle_answer(&id(1), now + Duration::from_secs(5)));
+        assert_eq!(punch.rtt(), None);
+    }
+
+    #[test]
+    fn hurrying_never_exceeds_the_burst_rate() {
+        let (mut punch, now) = punch();
+        punch.handle_sent(id(1), Cadence::Standby, now);
+        punch.hurry(now);
+        assert_eq!(punch.poll_timeout(), now + BURST);
+    }
+}

@@ -1,0 +1,322 @@
+//! The loop that publishes, renews, lists and fetches.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+
+use super::{EntryName, Exchange, Opened, Rendezvous, RendezvousError};
+use crate::session::{self, Descriptor, OpenError, SessionKeys, SessionName};
+
+/// What [`run`] works with.
+pub struct ExchangeConfig {
+    /// Where descriptors are exchanged.
+    pub rendezvous: Arc<dyn Rendezvous>,
+    /// Keys of the session.
+    pub keys: Arc<SessionKeys>,
+    /// The session.
+    pub session: SessionName,
+    /// Our own descriptor; each change is published at once.
+    pub me: watch::Receiver<Descriptor>,
+    /// Takes the peers' descriptors.
+    pub found: mpsc::Sender<Descriptor>,
+    /// Takes what a person should know.
+    pub notices: mpsc::Sender<Notice>,
+    /// True while somebody is missing or silent.
+    pub quick: watch::Receiver<bool>,
+    /// Becomes true, or is dropped, when the node ends.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// What a person should know of the rendezvous.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Somebody uses this rendezvous and session with another secret.
+    OtherSecret {
+        /// The node's label, as its entry's name says.
+        node: String,
+    },
+    /// Something lies there that is no descriptor.
+    Junk {
+        /// The entry's name.
+        entry: String,
+        /// What is wrong with it.
+        error: OpenError,
+    },
+    /// The rendezvous does not work; it is tried again.
+    Trouble(String),
+    /// It works again.
+    Recovered,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherSecret { node } => write!(
+                f,
+                "{node} published a descriptor that this secret does not open: give every machine the same secret \
+                 (--secret-file or ENCRYPTION_KEY)"
+            ),
+            Self::Junk { entry, error } => write!(f, "ignored {entry}: {error}"),
+            Self::Trouble(error) => write!(f, "{error}; trying again"),
+            Self::Recovered => f.write_str("the rendezvous works again"),
+        }
+    }
+}
+
+/// Publishes our descriptor and finds those of others until told to stop; then withdraws.
+///
+/// No error ends it: whatever fails is said once, and tried again.
+pub async fn run(config: ExchangeConfig) {
+    let mut me = config.me.clone();
+    let mut quick = config.quick.clone();
+    let mut stop = config.stop.clone();
+    let exchange = Exchange::new(config.session.clone(), me.borrow().peer);
+    let mut poller = Poller {
+        config,
+        exchange,
+        published: None,
+        renewed: Instant::now(),
+        trouble: None,
+    };
+    while !*stop.borrow() {
+        let current = me.borrow_and_update().clone();
+        poller.turn(&current).await;
+        let interval = poller
+            .config
+            .rendezvous
+            .poll_interval(*quick.borrow_and_update());
+        tokio::select! {
+            () = sleep_until(Instant::now() + interval) => {}
+            Ok(()) = me.changed() => {}
+            Ok(()) = quick.changed() => {}
+            _ = stop.changed() => break,
+        }
+    }
+    poller.withdraw().await;
+}
+
+struct Poller {
+    config: ExchangeConfig,
+    exchange: Exchange,
+    published: Option<EntryName>,
+    renewed: Instant,
+    trouble: Option<String>,
+}
+
+impl Poller {
+    async fn turn(&mut self, me: &Descriptor) {
+        let published = self.publish_or_renew(me).await;
+        let looked = self.look().await;
+        match published.and(looked) {
+            Ok(()) if self.trouble.take().is_some() => self.tell(Notice::Recovered).await,
+            Ok(()) => {}
+            Err(error) => self.complain(error.to_string()).await,
+        }
+    }
+
+    async fn publish_or_renew(&mut self, me: &Descriptor) -> Result<(), RendezvousError> {
+        let name = EntryName::of(me, &self.config.session);
+        let published = self.published.as_ref() == Some(&name);
+        if published && self.renewed.elapsed() < RENEW {
+            return Ok(());
+        }
+        // An entry that cannot be renewed was removed by somebody: it is published again.
+        if !published || !self.config.rendezvous.renew(&name).await? {
+            self.publish(me, &name).await?;
+        }
+        self.published = Some(name);
+        self.renewed = Instant::now();
+        Ok(())
+    }
+
+    async fn publish(&self, me: &Descriptor, name: &EntryName) -> Result<(), RendezvousError> {
+        let rendezvous = &self.config.rendezvous;
+        let mut nonce = [0; 24];
+        getrandom::fill(&mut nonce).map_err(|error| RendezvousError {
+            doing: "seal the descriptor for",
+            what: rendezvous.describe(),
+            source: std::io::Error::other(error),
+        })?;
+        let sealed = session::seal(me, &self.config.keys, &self.config.session, nonce);
+        rendezvous.publish(name, &sealed).await
+    }
+
+    async fn look(&mut self) -> Result<(), RendezvousError> {
+        let rendezvous = Arc::clone(&self.config.rendezvous);
+        let listed = rendezvous.list().await?;
+        for entry in self.exchange.wanted(&listed) {
+            let Some(sealed) = rendezvous.fetch(&entry).await? else {
+                continue;
+            };
+            let opened = session::open(&sealed, &self.config.keys, &self.config.session);
+            match self.exchange.handle_opened(entry.clone(), opened) {
+                // The node ends when nobody takes descriptors any more; `stop` says so.
+                Opened::Peer(descriptor) => drop(self.config.found.send(*descriptor).await),
+                Opened::Nothing | Opened::Refused(OpenError::Truncated) => {}
+                Opened::Refused(OpenError::Locked) => {
+                    self.tell(Notice::OtherSecret {
+                        node: format!("{} {}", entry.role, entry.node),
+                    })
+                    .await;
+                }
+                Opened::Refused(error) => {
+                    let entry = entry.to_string();
+                    self.tell(Notice::Junk { entry, error }).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn withdraw(&mut self) {
+        if let Some(name) = self.published.take() {
+            // The lease does what a failed withdrawal leaves undone.
+            drop(self.config.rendezvous.withdraw(&name).await);
+        }
+    }
+
+    async fn complain(&mut self, error: String) {
+        if self.trouble.as_ref() != Some(&error) {
+            self.trouble = Some(error.clone());
+            self.tell(Notice::Trouble(error)).await;
+        }
+    }
+
+    async fn tell(&self, notice: Notice) {
+        // Nobody reads notices while the node ends.
+        drop(self.config.notices.send(notice).await);
+    }
+}
+
+/// A sixth of a directory's lease.
+const RENEW: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        rendezvous::Directory,
+        session::{NatClass, PeerId, Role, Secret},
+    };
+
+    struct Node {
+        me: watch::Sender<Descriptor>,
+        stop: watch::Sender<bool>,
+        found: mpsc::Receiver<Descriptor>,
+        notices: mpsc::Receiver<Notice>,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    fn descriptor(name: &str, key: u8, seq: u64) -> Descriptor {
+        let role = if key == 0 {
+            Role::Primary
+        } else {
+            Role::Worker
+        };
+        let name = name.parse().unwrap();
+        let nat = NatClass::Unknown;
+        Descriptor {
+            role,
+            name,
+            start_ms: 1,
+            seq,
+            peer: PeerId([key; 32]),
+            stream_key: [0; 32],
+            candidates: vec![],
+            nat,
+        }
+    }
+
+    fn start(dir: &Path, secret: &str, descriptor: Descriptor) -> Node {
+        let session: SessionName = "s".parse().unwrap();
+        let keys = SessionKeys::derive(&Secret::new(secret.into()).unwrap(), &session).unwrap();
+        let (me, my) = watch::channel(descriptor);
+        let (stop, stopped) = watch::channel(false);
+        let (found_tx, found) = mpsc::channel(16);
+        let (notices_tx, notices) = mpsc::channel(16);
+        let task = tokio::spawn(run(ExchangeConfig {
+            rendezvous: Arc::new(Directory::open(dir).unwrap()),
+            keys: Arc::new(keys),
+            session,
+            me: my,
+            found: found_tx,
+            notices: notices_tx,
+            quick: watch::channel(true).1,
+            stop: stopped,
+        }));
+        Node {
+            me,
+            stop,
+            found,
+            notices,
+            task,
+        }
+    }
+
+    #[tokio::test]
+    async fn two_nodes_find_each_other_and_hear_of_changes() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mut primary = start(tmp.path(), "one secret for all", descriptor("p", 0, 1));
+        let mut worker = start(tmp.path(), "one secret for all", descriptor("w", 1, 1));
+        assert_eq!(primary.found.recv().await, Some(descriptor("w", 1, 1)));
+        assert_eq!(worker.found.recv().await, Some(descriptor("p", 0, 1)));
+        worker.me.send(descriptor("w", 1, 2)).unwrap();
+        assert_eq!(primary.found.recv().await, Some(descriptor("w", 1, 2)));
+        for node in [primary, worker] {
+            node.stop.send(true).unwrap();
+            node.task.await.unwrap();
+        }
+        assert_eq!(
+            std::fs::read_dir(tmp.path()).unwrap().count(),
+            0,
+            "both withdrew"
+        );
+    }
+
+    #[tokio::test]
+    async fn both_sides_are_told_of_different_secrets_once() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mut primary = start(tmp.path(), "one", descriptor("p", 0, 1));
+        let mut worker = start(tmp.path(), "two", descriptor("w", 1, 1));
+        assert_eq!(
+            primary.notices.recv().await,
+            Some(Notice::OtherSecret {
+                node: "worker w".into()
+            })
+        );
+        assert_eq!(
+            worker.notices.recv().await,
+            Some(Notice::OtherSecret {
+                node: "primary p".into()
+            })
+        );
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert!(
+            primary.notices.try_recv().is_err(),
+            "said once, not at every poll"
+        );
+        assert!(primary.found.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_somebody_removed_is_found_out_and_a_broken_directory_is_survived() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("d");
+        let mut node = start(&dir, "one", descriptor("w", 1, 1));
+        while std::fs::read_dir(&dir).unwrap().next().is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        std::fs::rename(&dir, tmp.path().join("away")).unwrap();
+        assert!(matches!(
+            node.notices.recv().await,
+            Some(Notice::Trouble(_))
+        ));
+        std::fs::rename(tmp.path().join("away"), &dir).unwrap();
+        assert_eq!(node.notices.recv().await, Some(Notice::Recovered));
+    }
+}

@@ -1,0 +1,264 @@
+//! From descriptors to paths.
+
+use std::time::Duration;
+
+use distmesh::{
+    mesh::MeshEvent,
+    session::{CandidateKind, NatClass, Role},
+};
+
+use crate::{
+    for_each_seed, ms,
+    nat::{ADDRESS, ADDRESS_AND_PORT, ALL, Behaviour, Dependence, INDEPENDENT},
+    secs,
+    world::{HostId, World},
+};
+
+/// A primary and a worker, each behind a NAT of its own.
+fn behind(world: &mut World, a: Behaviour, b: Behaviour) -> (HostId, HostId) {
+    let (a, b) = (world.add_nat(a), world.add_nat(b));
+    let primary = world.add_node(Role::Primary, Some(a));
+    let worker = world.add_node(Role::Worker, Some(b));
+    (primary, worker)
+}
+
+/// The rendezvous takes a second: what comes after is the punching.
+const VISIBLE: Duration = secs(1);
+
+#[test]
+fn two_nodes_without_a_nat_have_a_path_one_round_trip_after_they_see_each_other() {
+    for_each_seed(20, |seed| {
+        let mut world = World::new(seed);
+        let primary = world.add_node(Role::Primary, None);
+        let worker = world.add_node(Role::Worker, None);
+        world.start(primary);
+        world.start(worker);
+        let took = world.run_until(secs(30), |w| w.are_connected(primary, worker));
+        let took = took.expect("no path");
+        assert!(took <= VISIBLE + ms(120), "{took:?}");
+        let rtt = world.mesh(primary).rtt(world.peer_id(worker)).unwrap();
+        assert!((ms(40)..=ms(50)).contains(&rtt), "{rtt:?}");
+        assert_eq!(world.mesh(primary).descriptor().nat, NatClass::None);
+    });
+}
+
+#[test]
+fn endpoint_independent_mappings_meet_whatever_their_filters_are() {
+    for (a, b) in ALL.into_iter().flat_map(|a| ALL.map(|b| (a, b))) {
+        for_each_seed(10, |seed| {
+            let mut world = World::new(seed);
+            let nats = [a, b].map(|filtering| Behaviour::new(INDEPENDENT, filtering));
+            let (primary, worker) = behind(&mut world, nats[0], nats[1]);
+            world.start(primary);
+            world.start(worker);
+            let took = world.run_until(secs(30), |w| w.are_connected(primary, worker));
+            let took = took.unwrap_or_else(|| panic!("{a:?} × {b:?}: no path"));
+            assert!(took <= VISIBLE + secs(1), "{a:?} × {b:?}: {took:?}");
+        });
+    }
+}
+
+#[test]
+fn a_dependent_mapping_is_reached_through_a_peer_reflexive_candidate() {
+    for (mapping, filtering) in [
+        (ADDRESS, INDEPENDENT),
+        (ADDRESS, ADDRESS),
+        (ADDRESS_AND_PORT, ADDRESS),
+    ] {
+        for_each_seed(10, |seed| {
+            let mut world = World::new(seed);
+            let easy = Behaviour::new(INDEPENDENT, filtering);
+            let hard = Behaviour::new(mapping, ADDRESS_AND_PORT);
+            let (primary, worker) = behind(&mut world, easy, hard);
+            world.start(primary);
+            world.start(worker);
+            let took = world.run_until(secs(30), |w| w.are_connected(primary, worker));
+            let took = took.unwrap_or_else(|| panic!("{mapping:?} × {filtering:?}: no path"));
+            assert!(
+                took <= VISIBLE + secs(1),
+                "{mapping:?} × {filtering:?}: {took:?}"
+            );
+            let remote = world.path(primary, worker).unwrap();
+            let published = world.mesh(worker).descriptor().candidates;
+            assert!(
+                published.iter().all(|c| c.addr != remote),
+                "not peer-reflexive"
+            );
+        });
+    }
+}
+
+#[test]
+fn the_nat_class_follows_from_what_two_servers_see() {
+    let seen: [(Dependence, NatClass); 3] = [
+        (INDEPENDENT, NatClass::EndpointIndependent),
+        (ADDRESS, NatClass::AddressAndPortDependent),
+        (ADDRESS_AND_PORT, NatClass::AddressAndPortDependent),
+    ];
+    for (mapping, class) in seen {
+        let mut world = World::new(0);
+        let nat = world.add_nat(Behaviour::new(mapping, ADDRESS_AND_PORT));
+        let node = world.add_node(Role::Worker, Some(nat));
+        world.start(node);
+        world.run_for(secs(1));
+        let descriptor = world.mesh(node).descriptor();
+        assert_eq!(descriptor.nat, class, "{mapping:?}");
+        let reflexive =
+            |c: &&distmesh::session::Candidate| c.kind == CandidateKind::ServerReflexive;
+        let count = descriptor.candidates.iter().filter(reflexive).count();
+        assert_eq!(count, if mapping == INDEPENDENT { 1 } else { 2 });
+    }
+}
+
+#[test]
+fn it_does_not_matter_who_starts_first_or_by_how_much() {
+    for skew in [0, 3, 10] {
+        for primary_first in [true, false] {
+            for_each_seed(10, |seed| {
+                let mut world = World::new(seed);
+                let strict = Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT);
+                let (primary, worker) = behind(&mut world, strict, strict);
+                let (first, second) = if primary_first {
+                    (primary, worker)
+                } else {
+                    (worker, primary)
+                };
+                world.start(first);
+                world.run_for(secs(skew));
+                world.start(second);
+                let took = world.run_until(secs(30), |w| w.are_connected(primary, worker));
+                let took = took.expect("no path");
+                assert!(took <= VISIBLE + secs(1), "{skew} s of skew: {took:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn twenty_percent_of_loss_slow_a_path_but_never_bring_it_down() {
+    for_each_seed(20, |seed| {
+        let mut world = World::new(seed);
+        world.weather.loss_per_mille = 200;
+        let strict = Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT);
+        let (primary, worker) = behind(&mut world, strict, strict);
+        world.start(primary);
+        world.start(worker);
+        let took = world.run_until(secs(30), |w| w.are_connected(primary, worker));
+        assert!(took.expect("no path") <= VISIBLE + secs(5));
+        world.run_for(secs(600));
+        let count = |world: &World, of: fn(&MeshEvent) -> bool| {
+            world.log.iter().filter(|entry| of(&entry.event)).count()
+        };
+        assert_eq!(
+            count(&world, |e| matches!(e, MeshEvent::PathDown { .. })),
+            0
+        );
+        let suspicions = count(&world, |e| matches!(e, MeshEvent::PathSuspect { .. }));
+        assert!(
+            suspicions <= 3,
+            "{suspicions} suspicions in ten minutes at two nodes"
+        );
+        assert!(world.are_connected(primary, worker));
+    });
+}
+
+#[test]
+fn two_nodes_behind_one_nat_use_their_private_addresses_and_stay_there() {
+    for hairpin in [false, true] {
+        for_each_seed(10, |seed| {
+            let mut world = World::new(seed);
+            let behaviour = Behaviour {
+                hairpin,
+                ..Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT)
+            };
+            let nat = world.add_nat(behaviour);
+            let primary = world.add_node(Role::Primary, Some(nat));
+            let worker = world.add_node(Role::Worker, Some(nat));
+            world.start(primary);
+            world.start(worker);
+            world.run_for(secs(600));
+            assert_eq!(world.path(primary, worker), Some(world.addr(worker)));
+            assert_eq!(world.path(worker, primary), Some(world.addr(primary)));
+            for node in [primary, worker] {
+                let moved =
+                    |e: &&crate::world::Entry| matches!(e.event, MeshEvent::PathMoved { .. });
+                let moves = world.events_of(node).filter(moved).count();
+                assert!(moves <= 1, "the path moved {moves} times");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_newer_descriptor_starts_the_knocking_anew() {
+    let mut world = World::new(0);
+    let primary = world.add_node(Role::Primary, None);
+    let worker = world.add_node(Role::Worker, None);
+    world.start(primary);
+    world.start(worker);
+    world.set_cut(worker, true);
+    world.run_for(secs(20));
+    let mut descriptor = world.mesh(worker).descriptor();
+    descriptor.seq += 1;
+    let key = crate::world::probe_key(world.peer_id(primary), descriptor.peer);
+    world.capture = Some(Vec::new());
+    world.with_mesh(primary, |mesh, now| {
+        mesh.handle_descriptor(descriptor, key, now);
+    });
+    world.run_for(ms(900));
+    let sent = world.capture.take().unwrap();
+    let to = world.addr(worker);
+    let knocks = sent.iter().filter(|packet| packet.to == to).count();
+    assert_eq!(knocks, 3, "at 0, 200 and 500 ms");
+}
+
+#[test]
+fn loss_does_not_make_a_path_wander_between_two_that_work() {
+    for_each_seed(10, |seed| {
+        let mut world = World::new(seed);
+        world.weather.loss_per_mille = 50;
+        world.weather.jitter = ms(200);
+        let behaviour = Behaviour {
+            hairpin: true,
+            ..Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT)
+        };
+        let nat = world.add_nat(behaviour);
+        let primary = world.add_node(Role::Primary, Some(nat));
+        let worker = world.add_node(Role::Worker, Some(nat));
+        world.start(primary);
+        world.start(worker);
+        world.run_for(secs(600));
+        let moved = |e: &&crate::world::Entry| matches!(e.event, MeshEvent::PathMoved { .. });
+        let moves = world.events_of(primary).filter(moved).count();
+        assert!(moves <= 10, "the path moved {moves} times in ten minutes");
+    });
+}
+
+#[test]
+fn sixty_four_workers_all_get_their_paths_at_once() {
+    for_each_seed(3, |seed| {
+        let mut world = World::new(seed);
+        let strict = Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT);
+        let nat = world.add_nat(strict);
+        let primary = world.add_node(Role::Primary, Some(nat));
+        let workers: Vec<_> = (0..64)
+            .map(|_| {
+                let nat = world.add_nat(strict);
+                world.add_node(Role::Worker, Some(nat))
+            })
+            .collect();
+        world.start(primary);
+        for worker in &workers {
+            world.start(*worker);
+        }
+        let all = |w: &World| {
+            workers
+                .iter()
+                .all(|worker| w.are_connected(primary, *worker))
+        };
+        let took = world.run_until(secs(30), all).expect("some have no path");
+        assert!(took <= VISIBLE + secs(1), "{took:?}");
+        world.run_for(secs(30));
+        assert!(all(&world));
+    });
+}

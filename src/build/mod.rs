@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The wrapped command: its environment, its compilers and its jobserver.
 //!
 //! A private **build dir** stands first on PATH. Its links all lead to this program, which looks at the name it was called
@@ -16,6 +15,3 @@ mod run;
 pub mod shim;
 
 pub use run::{BuildError, BuildOptions, BuildOutcome, Notice, run};
-=======
-//! The wrapped command: its environment, its compilers and tools, and the tokens of its jobserver.
->>>>>>> main

@@ -1,39 +1,106 @@
-//! How many tokens make may hold: pure policy.
+//! Who may start how many jobs: pure policy.
+//!
+//! Each make that starts on its own is a **holder** with its own pair of pipes; its sub-makes share them. It runs one job
+//! without a token, takes a token for every further one, and returns it when that job ends.
+
+use std::collections::VecDeque;
 
 use crate::event::Load;
 
-/// What the broker knows when it decides.
-#[derive(Clone, Copy, Debug)]
-pub struct View {
-    /// Tokens granted and not returned, those still unread in the pipe included.
-    pub outstanding: u32,
-    /// Jobs this machine may run at once.
-    pub local_limit: u32,
-    /// The lowest `-jN` a person asked for.
+/// One make, as its pipes show it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// Tokens it took and did not return.
+    pub held: u32,
+    /// Tokens that wait in its pipe.
+    pub unread: u32,
+    /// The most jobs a person allows it.
     pub ceiling: Option<u32>,
+    /// It runs as a job of another make: its first job is counted there.
+    pub nested: bool,
+}
+
+impl Holder {
+    fn running(self) -> u32 {
+        self.held + u32::from(!self.nested)
+    }
+
+    fn may_take(self) -> u32 {
+        let ceiling = self.ceiling.unwrap_or(u32::MAX);
+        ceiling.saturating_sub(self.held + 1)
+    }
+}
+
+/// What limits all of them together.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Jobs this machine may run at once.
+    pub local: u32,
     /// The workers.
     pub load: Load,
 }
 
-/// Tokens to grant now. Every make runs one job without a token, so that progress never stops.
+/// Jobs that this machine runs now: all but those whose request is in dispatch's hands.
 #[must_use]
-pub fn grant(view: View) -> u32 {
-    let running = view.outstanding.saturating_add(1);
-    let here = running.saturating_sub(view.load.in_dispatch);
-    let room_here = view.local_limit.saturating_sub(here);
-    let total = view
-        .local_limit
-        .saturating_add(view.load.capacity)
-        .min(view.ceiling.unwrap_or(u32::MAX));
-    room_here.min(total.saturating_sub(running))
+pub fn here(holders: &[Holder], load: Load) -> u32 {
+    let running: u32 = holders.iter().map(|holder| holder.running()).sum();
+    running.saturating_sub(load.in_dispatch)
 }
 
-/// Unread tokens to take back, because room has gone since they were granted.
+/// How many unread tokens each holder's pipe should have now. A token that its make does not take is moved to another one
+/// or taken back; a token that was taken is its make's until it returns it.
 #[must_use]
-pub fn reclaim(view: View, unread: u32) -> u32 {
-    let running = view.outstanding.saturating_add(1);
-    let here = running.saturating_sub(view.load.in_dispatch);
-    here.saturating_sub(view.local_limit.max(1)).min(unread)
+pub fn deal(holders: &[Holder], limits: Limits) -> Vec<u32> {
+    let running: u32 = holders.iter().map(|holder| holder.running()).sum();
+    let room_here = limits.local.saturating_sub(here(holders, limits.load));
+    let total = limits.local.saturating_add(limits.load.capacity);
+    let mut room = room_here.min(total.saturating_sub(running));
+    let mut dealt = vec![0; holders.len()];
+    // Who emptied its pipe wants more; among those, who has least.
+    let mut order: Vec<usize> = (0..holders.len()).collect();
+    order.sort_by_key(|at| (holders[*at].unread > 0, holders[*at].held));
+    while room > 0 {
+        let before = room;
+        for at in &order {
+            if room > 0 && dealt[*at] < holders[*at].may_take() {
+                dealt[*at] += 1;
+                room -= 1;
+            }
+        }
+        if room == before {
+            break;
+        }
+    }
+    dealt
+}
+
+/// Finds tokens that nobody will return, because the sub-make that took them was killed.
+///
+/// A token stands for a job, and a running job is at least one process below its make that has no child of its own (a
+/// **leaf**); so is the job without a token. Fewer leaves than that, look after look, and the difference is lost.
+#[derive(Clone, Debug, Default)]
+pub struct LossWatch {
+    missing: VecDeque<u32>,
+}
+
+/// With looks 2 s apart, 6 s: a make that took a token starts its job within milliseconds.
+const LOOKS: usize = 4;
+
+impl LossWatch {
+    /// A look: tokens held, leaves below the make. Returns how many tokens are lost.
+    pub fn handle_look(&mut self, held: u32, leaves: u32) -> u32 {
+        self.missing
+            .push_back((held + 1).saturating_sub(leaves.max(1)));
+        if self.missing.len() < LOOKS {
+            return 0;
+        }
+        let lost = self.missing.iter().copied().min().unwrap_or(0);
+        self.missing.pop_front();
+        if lost > 0 {
+            self.missing.clear();
+        }
+        lost
+    }
 }
 
 #[cfg(test)]
@@ -42,33 +109,93 @@ mod tests {
 
     use super::*;
 
+    fn limits(local: u32, capacity: u32, in_dispatch: u32) -> Limits {
+        let load = Load {
+            capacity,
+            in_dispatch,
+            stranded: 0,
+        };
+        Limits { local, load }
+    }
+
+    fn holder(held: u32, unread: u32) -> Holder {
+        Holder {
+            held,
+            unread,
+            ..Holder::default()
+        }
+    }
+
+    fn any_holder() -> impl Strategy<Value = Holder> {
+        let ceiling = proptest::option::of(1u32..50);
+        (0u32..50, 0u32..50, ceiling, any::<bool>()).prop_map(|(held, unread, ceiling, nested)| {
+            Holder {
+                held,
+                unread,
+                ceiling,
+                nested,
+            }
+        })
+    }
+
     proptest! {
         #[test]
-        fn a_grant_never_exceeds_any_limit(outstanding in 0u32..300, local_limit in 1u32..64, capacity in 0u32..300,
-            in_dispatch in 0u32..300, ceiling in proptest::option::of(1u32..300)) {
-            let load = Load { capacity, in_dispatch, stranded: 0 };
-            let granted = grant(View { outstanding, local_limit, ceiling, load });
-            if granted > 0 {
-                let running = outstanding + 1 + granted;
-                prop_assert!(running.saturating_sub(in_dispatch) <= local_limit);
-                prop_assert!(running <= local_limit + capacity);
-                prop_assert!(ceiling.is_none_or(|ceiling| running <= ceiling));
+        fn a_deal_never_exceeds_any_limit(holders in proptest::collection::vec(any_holder(), 0..6), local in 1u32..64,
+            capacity in 0u32..300, in_dispatch in 0u32..300) {
+            let dealt = deal(&holders, limits(local, capacity, in_dispatch));
+            let sum: u32 = dealt.iter().sum();
+            let running: u32 = holders.iter().map(|holder| holder.running()).sum();
+            if sum > 0 {
+                prop_assert!(running.saturating_sub(in_dispatch) + sum <= local);
+                prop_assert!(running + sum <= local + capacity);
+            }
+            for (holder, tokens) in holders.iter().zip(&dealt) {
+                prop_assert!(*tokens == 0 || holder.ceiling.is_none_or(|ceiling| holder.held + 1 + tokens <= ceiling));
             }
         }
     }
 
     #[test]
     fn jobs_in_dispatch_make_room_for_as_many_more() {
-        let view = |in_dispatch| View {
-            outstanding: 3,
-            local_limit: 4,
-            ceiling: None,
-            load: Load {
-                capacity: 8,
-                in_dispatch,
-                stranded: 0,
-            },
+        assert_eq!(deal(&[holder(3, 0)], limits(4, 8, 0)), [0]);
+        assert_eq!(deal(&[holder(3, 0)], limits(4, 8, 3)), [3]);
+        assert_eq!(
+            deal(&[holder(11, 0)], limits(4, 8, 11)),
+            [0],
+            "the workers' capacity is used up"
+        );
+    }
+
+    #[test]
+    fn the_last_token_goes_to_the_make_that_wants_one() {
+        assert_eq!(
+            deal(&[holder(0, 1), holder(3, 0)], limits(6, 0, 0)),
+            [0, 1],
+            "the idle make's token moves"
+        );
+        assert_eq!(
+            deal(&[holder(2, 0), holder(0, 0)], limits(5, 0, 0)),
+            [0, 1],
+            "the poorer first"
+        );
+    }
+
+    #[test]
+    fn two_makes_have_two_jobs_without_a_token_and_a_nested_one_has_none() {
+        let nested = Holder {
+            nested: true,
+            ..Holder::default()
         };
-        assert_eq!((grant(view(0)), grant(view(3))), (0, 3));
+        let load = Load::default();
+        assert_eq!(here(&[holder(0, 0), holder(0, 0)], load), 2);
+        assert_eq!(here(&[holder(0, 0), nested], load), 1);
+    }
+
+    #[test]
+    fn tokens_are_lost_only_when_look_after_look_misses_them() {
+        let mut watch = LossWatch::default();
+        let looks = [(4, 2), (4, 2), (4, 5), (4, 2), (4, 1), (4, 2), (4, 2)];
+        let lost = looks.map(|(held, leaves)| watch.handle_look(held, leaves));
+        assert_eq!(lost, [0, 0, 0, 0, 0, 0, 3]);
     }
 }

@@ -1,40 +1,54 @@
-//! The wrapped command's life: prepare, spawn, feed, account.
+//! The wrapped command's life: prepare, spawn, serve, account.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::net::UnixDatagram;
-use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::Signal;
 use tokio::sync::mpsc;
 
-use super::broker::{View, grant, reclaim};
-use super::layout::{install_launcher, prepare, replace};
-use super::shim::Said;
-use crate::distcc::client::environment;
-use crate::distcc::hosts_file;
-use crate::event::{BuildFeedback, BuildUpdate, JobRecord, Load, Route};
+use super::child::{Signals, Wrapped, exit_code};
+use super::desk::{Desk, Outlets};
+use super::guard::Guard;
+use super::layout::{State, install_launcher, is_masquerade, prepare};
+use super::lease::{Lease, sweep};
+use super::outcome::BuildOutcome;
+use super::record::{Recorder, Said};
+use crate::event::{BuildFeedback, BuildUpdate, CompileSeen, JobRecord, WorkerView};
 
 /// How often tokens are moved: short beside any compile, cheap beside any build.
 const TICK: Duration = Duration::from_millis(10);
+/// The last jobs' records follow their answers within milliseconds; some jobs have none, because distcc kept them.
+const LAST_RECORDS: Duration = Duration::from_millis(100);
 
-/// Something a person should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice(pub String);
+/// What a build has to tell while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BuildNews {
+    /// Something a person should know; each is told once.
+    Notice(String),
+    /// A compiler was called.
+    Seen(CompileSeen),
+    /// A job ended.
+    Job(JobRecord),
+    /// A worker changed.
+    Worker(WorkerView),
+    /// No live worker takes this compiler.
+    Refused {
+        /// Its path here.
+        compiler: String,
+        /// Why, and the cure.
+        reason: String,
+    },
+}
 
 /// What to run, and where.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
     /// The command and its arguments.
     pub command: Vec<OsString>,
-    /// The private build dir; removed at the end.
+    /// The private build dir, made here and removed at the end. Dead ones beside it are swept.
     pub dir: PathBuf,
     /// This program.
     pub exe: PathBuf,
@@ -44,6 +58,17 @@ pub struct BuildOptions {
     pub local_slots: u32,
     /// Hand the launcher to CMake trees that were configured without it.
     pub reconfigure: bool,
+    /// Ask ccache before distcc.
+    pub ccache: bool,
+}
+
+impl BuildOptions {
+    /// A variable of the command's environment; empty when it is not set.
+    pub(super) fn variable(&self, name: &str) -> OsString {
+        let mut entries = self.env.iter().rev();
+        let found = entries.find(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    }
 }
 
 /// The command could not be run.
@@ -61,311 +86,250 @@ pub enum BuildError {
         source: io::Error,
     },
     /// The command could not be started.
-    #[error("cannot run {command}: {source}; check its name and PATH")]
+    #[error("cannot run {command}: {source}; {hint}")]
     Spawn {
         /// Its name.
         command: String,
         /// Why.
         source: io::Error,
+        /// What to do.
+        hint: &'static str,
     },
 }
 
-/// What became of the command.
-#[derive(Clone, Debug, Default)]
-pub struct BuildOutcome {
-    /// Its exit code; 128 + n after signal n.
-    pub exit: i32,
-    /// Compiles seen.
-    pub seen: u64,
-    /// Of them, sent to distcc.
-    pub remote: u64,
-    /// Of them, run here, by reason.
-    pub local: BTreeMap<String, u64>,
-    /// The jobs that dispatch reported.
-    pub jobs: Vec<JobRecord>,
-}
-
-impl BuildOutcome {
-    /// Why nothing was distributed, if nothing was.
-    #[must_use]
-    pub fn explain(&self) -> Option<String> {
-        if self.seen == 0 {
-            return Some("no compile was seen: an absolute CC=, a CMake tree configured without the launcher (--reconfigure), or nothing to do".to_owned());
-        }
-        let (reason, count) = self.local.iter().max_by_key(|(_, count)| **count)?;
-        (self.remote == 0).then(|| {
-            format!(
-                "0 of {} compiles left this machine; {count} because: {reason}",
-                self.seen
-            )
-        })
-    }
-}
-
-struct Running {
-    options: BuildOptions,
-    tokens: File,
-    returned: File,
-    outstanding: u32,
-    unread: u32,
-    ceiling: Option<u32>,
-    load: Load,
-    known: BTreeSet<String>,
-    noticed: BTreeSet<String>,
-    outcome: BuildOutcome,
-    feedback: mpsc::Sender<BuildFeedback>,
-    notices: mpsc::Sender<Notice>,
-}
-
-/// Runs the command to its end.
+/// Runs the command to its end. When it returns, no hosts file names a port any more: the caller may close them.
 pub async fn run(
     options: BuildOptions,
-    mut updates: mpsc::Receiver<BuildUpdate>,
+    updates: mpsc::Receiver<BuildUpdate>,
     feedback: mpsc::Sender<BuildFeedback>,
-    notices: mpsc::Sender<Notice>,
+    news: mpsc::UnboundedSender<BuildNews>,
 ) -> Result<BuildOutcome, BuildError> {
+    let dir = options.dir.clone();
     let failed = |source| BuildError::Prepare {
-        dir: options.dir.clone(),
+        dir: dir.clone(),
         source,
     };
-    let path = variable(&options, "PATH");
-    prepare(&options.dir, &options.exe, &path).map_err(failed)?;
-    let socket = UnixDatagram::bind(options.dir.join("record.sock")).map_err(failed)?;
-    let (tokens, returned) = (
-        open_pipe(&options, "tokens").map_err(failed)?,
-        open_pipe(&options, "returned").map_err(failed)?,
-    );
-    let (mut child, dropped) = spawn(&options)?;
-    let mut running = Running {
-        options,
-        tokens,
-        returned,
-        outstanding: 0,
-        unread: 0,
-        ceiling: None,
-        load: Load::default(),
-        known: BTreeSet::new(),
-        noticed: BTreeSet::new(),
-        outcome: BuildOutcome::default(),
-        feedback,
-        notices,
+    sweep(&dir);
+    let lease = Lease::take(&dir).map_err(failed)?;
+    let outcome = match Session::open(options, Outlets { feedback, news }).map_err(failed) {
+        Ok(session) => session.run(updates).await,
+        Err(error) => Err(error),
     };
-    if !dropped.is_empty() {
-        running.notice(format!(
-            "{} ignored: distmesh sets distcc up itself",
-            dropped.join(", ")
-        ));
-    }
-    let status = running.serve(&mut child, &socket, &mut updates).await;
-    let _ = std::fs::remove_dir_all(&running.options.dir);
-    let status = status.map_err(|source| BuildError::Spawn {
-        command: "the command".to_owned(),
-        source,
-    })?;
-    running.outcome.exit = status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Ok(running.outcome)
-}
-
-fn variable(options: &BuildOptions, name: &str) -> OsString {
-    options
-        .env
-        .iter()
-        .rev()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.clone())
-        .unwrap_or_default()
-}
-
-fn open_pipe(options: &BuildOptions, name: &str) -> io::Result<File> {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(options.dir.join(name))?;
-    rustix::io::ioctl_fionbio(&file, true)?;
-    Ok(file)
-}
-
-fn spawn(options: &BuildOptions) -> Result<(Child, Vec<String>), BuildError> {
-    let (program, args) = options.command.split_first().ok_or(BuildError::NoCommand)?;
-    let (env, dropped) = environment(options.env.clone(), &options.dir);
-    let path = variable(options, "PATH");
-    let ours = [options.dir.join("tools"), options.dir.join("compilers")];
-    let full =
-        std::env::join_paths(ours.into_iter().chain(std::env::split_paths(&path))).unwrap_or(path);
-    let mut command = Command::new(program);
-    command.args(args).env_clear().envs(env).env("PATH", full);
-    command
-        .env("DISTMESH_BUILD_DIR", &options.dir)
-        .env("DISTMESH_EXE", &options.exe);
-    command.env("DISTMESH_JOBS", options.local_slots.to_string());
-    if options.reconfigure {
-        command.env("DISTMESH_RECONFIGURE", "1");
-    }
-    let data = match variable(options, "XDG_DATA_HOME") {
-        set if !set.is_empty() => PathBuf::from(set),
-        _ => PathBuf::from(variable(options, "HOME")).join(".local/share"),
+    let (outcome, guard) = match outcome {
+        Ok((outcome, guard)) => (Ok(outcome), Some(guard)),
+        Err(error) => (Err(error), None),
     };
-    if let Ok(launcher) = install_launcher(&data) {
-        command.env("DISTMESH_LAUNCHER", launcher);
+    // A process that outlived the command may be writing there.
+    if let Err(error) = std::fs::remove_dir_all(&dir) {
+        tracing::warn!(dir = %dir.display(), %error, "the build dir is left behind");
     }
-    let name = program.to_string_lossy().into_owned();
-    command
-        .spawn()
-        .map(|child| (child, dropped))
-        .map_err(|source| BuildError::Spawn {
-            command: name,
-            source,
+    drop(guard);
+    drop(lease);
+    outcome
+}
+
+/// Everything that stands ready before the command starts.
+struct Session {
+    desk: Desk,
+    recorder: Recorder,
+    signals: Signals,
+    guard: Guard,
+}
+
+/// One thing that happened.
+enum Happened {
+    Ended(io::Result<ExitStatus>),
+    Said(Said),
+    Update(Option<BuildUpdate>),
+    Signal(Signal),
+    Tick,
+}
+
+impl Session {
+    fn open(options: BuildOptions, outlets: Outlets) -> io::Result<Self> {
+        let dir = options.dir.clone();
+        prepare(&dir, &options.exe, &options.variable("PATH"))?;
+        let state = State {
+            local: options.local_slots.max(1),
+            ccache: options.ccache,
+            reconfigure: options.reconfigure,
+            launcher: install_launcher(&data_home(&options)).ok(),
+            ..State::default()
+        };
+        let guard = Guard::start(&options.exe, &dir)?;
+        let mut desk = Desk::open(options, state, outlets)?;
+        for notice in notices(&desk.options) {
+            desk.notice(notice);
+        }
+        if let Some(blind) = absolute_compiler(&desk.options) {
+            desk.handle_said(Said::Blind(blind));
+        }
+        Ok(Self {
+            desk,
+            recorder: Recorder::bind(&dir)?,
+            signals: Signals::listen()?,
+            guard,
         })
-}
+    }
 
-impl Running {
+    async fn run(
+        mut self,
+        mut updates: mpsc::Receiver<BuildUpdate>,
+    ) -> Result<(BuildOutcome, Guard), BuildError> {
+        let (mut wrapped, dropped) = match Wrapped::spawn(&self.desk.options) {
+            Ok(spawned) => spawned,
+            Err(error) => {
+                self.desk.hosts.close();
+                return Err(error);
+            }
+        };
+        self.guard.watch(wrapped.scope());
+        self.desk.handle_start(wrapped.root());
+        if !dropped.is_empty() {
+            let names = dropped.join(", ");
+            self.desk
+                .notice(format!("{names} ignored: distmesh sets distcc up itself"));
+        }
+        let status = self.serve(&mut wrapped, &mut updates).await;
+        for said in self.recorder.rest() {
+            self.desk.handle_said(said);
+        }
+        self.last_records(&mut updates).await;
+        self.desk.hosts.close();
+        let status = status.map_err(|source| BuildError::Spawn {
+            command: self.desk.options.command[0].to_string_lossy().into_owned(),
+            source,
+            hint: "the system lost track of it",
+        })?;
+        Ok((self.desk.tally.finish(exit_code(status)), self.guard))
+    }
+
     async fn serve(
         &mut self,
-        child: &mut Child,
-        socket: &UnixDatagram,
+        wrapped: &mut Wrapped,
         updates: &mut mpsc::Receiver<BuildUpdate>,
     ) -> io::Result<ExitStatus> {
-        let (mut term, mut hup) = (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-        );
-        let mut int = signal(SignalKind::interrupt())?;
-        let (mut tick, mut interrupts, mut open) = (tokio::time::interval(TICK), 0, true);
-        let mut buffer = vec![0; 64 * 1024];
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut open = true;
         loop {
-            tokio::select! {
-                status = child.wait() => {
-                    while let Ok(length) = socket.try_recv(&mut buffer) { self.hear(&buffer[..length]); }
-                    return status;
-                }
-                Ok(length) = socket.recv(&mut buffer) => self.hear(&buffer[..length]),
-                update = updates.recv(), if open => match update {
-                    Some(update) => self.update(update)?,
-                    None => open = false,
-                },
-                _ = tick.tick() => self.move_tokens(),
-                _ = term.recv() => forward(child, Signal::TERM),
-                _ = hup.recv() => forward(child, Signal::HUP),
-                // The terminal sent the first one to the command too.
-                _ = int.recv() => { interrupts += 1; if interrupts > 1 { forward(child, Signal::KILL); } }
+            let happened = tokio::select! {
+                status = wrapped.wait() => Happened::Ended(status),
+                said = self.recorder.hear() => Happened::Said(said),
+                update = updates.recv(), if open => Happened::Update(update),
+                signal = self.signals.next() => Happened::Signal(signal),
+                _ = tick.tick() => Happened::Tick,
+            };
+            match happened {
+                Happened::Ended(status) => return status,
+                Happened::Said(said) => self.desk.handle_said(said),
+                Happened::Update(Some(update)) => self.update(update),
+                Happened::Update(None) => open = false,
+                Happened::Signal(signal) => wrapped.handle_signal(signal),
+                Happened::Tick => self.desk.handle_tick(now()),
             }
         }
     }
 
-    fn hear(&mut self, datagram: &[u8]) {
-        match serde_json::from_slice(datagram) {
-            Ok(Said::Compile(seen)) => {
-                if self.known.insert(seen.compiler.clone()) {
-                    let _ = self.feedback.try_send(BuildFeedback::CompilerSeen {
-                        compiler: seen.compiler,
-                    });
-                }
-                self.count(seen.route);
-            }
-            Ok(Said::Ceiling(jobs)) => {
-                self.ceiling = Some(self.ceiling.map_or(jobs, |lowest| lowest.min(jobs)));
-            }
-            Ok(Said::Notice(text)) => self.notice(text),
-            Err(_) => {}
+    /// A full disk must not end the build: distcc and the shims then work from what they last read.
+    fn update(&mut self, update: BuildUpdate) {
+        if let Err(error) = self.desk.handle_update(update) {
+            self.desk
+                .notice(format!("the build dir cannot be written: {error}"));
         }
     }
 
-    fn count(&mut self, route: Route) {
-        match route {
-            Route::NotACompile => return,
-            Route::Distcc => self.outcome.remote += 1,
-            Route::Local(reason) => *self.outcome.local.entry(reason).or_default() += 1,
-        }
-        self.outcome.seen += 1;
-    }
-
-    fn notice(&mut self, text: String) {
-        if self.noticed.insert(text.clone()) {
-            let _ = self.notices.try_send(Notice(text));
-        }
-    }
-
-    fn update(&mut self, update: BuildUpdate) -> io::Result<()> {
-        match update {
-            BuildUpdate::Hosts { lines } => {
-                let ceiling = self.options.local_slots + self.load.capacity;
-                replace(
-                    &self.options.dir.join("distcc/hosts"),
-                    hosts_file(ceiling, &lines).as_bytes(),
-                )?;
-            }
-            BuildUpdate::Admitted { compilers } => {
-                let text = compilers.into_iter().collect::<Vec<_>>().join("\n");
-                replace(&self.options.dir.join("state"), text.as_bytes())?;
-            }
-            BuildUpdate::Refused { compiler, reason } => {
-                self.notice(format!("{compiler} is not distributed: {reason}"));
-            }
-            BuildUpdate::Load(load) => self.take_load(load),
-            BuildUpdate::Job(job) => self.outcome.jobs.push(job),
-            BuildUpdate::Worker(_) => {}
-        }
-        Ok(())
-    }
-
-    fn take_load(&mut self, load: Load) {
-        self.load = load;
-        let here = (self.outstanding + 1).saturating_sub(load.in_dispatch);
-        // At least one, so that stranded jobs alone can never hold the build up.
-        let room = self
-            .options
-            .local_slots
-            .saturating_sub(here)
-            .max(1)
-            .min(load.stranded);
-        if room > 0 {
-            let _ = self
-                .feedback
-                .try_send(BuildFeedback::HandBack { jobs: room });
-        }
-    }
-
-    fn view(&self) -> View {
-        View {
-            outstanding: self.outstanding,
-            local_limit: self.options.local_slots.max(1),
-            ceiling: self.ceiling,
-            load: self.load,
-        }
-    }
-
-    fn move_tokens(&mut self) {
-        let mut bytes = [0; 512];
-        while let Ok(count @ 1..) = self.returned.read(&mut bytes) {
-            self.outstanding = self
-                .outstanding
-                .saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
-        }
-        self.unread = rustix::io::ioctl_fionread(&self.tokens)
-            .ok()
-            .and_then(|n| u32::try_from(n).ok())
-            .unwrap_or(0);
-        let back = reclaim(self.view(), self.unread).min(512) as usize;
-        if let Ok(count) = self.tokens.read(&mut bytes[..back]) {
-            self.outstanding = self
-                .outstanding
-                .saturating_sub(u32::try_from(count).unwrap_or(0));
-        }
-        let more = grant(self.view()).min(512) as usize;
-        if let Ok(count) = self.tokens.write(&[b'+'; 512][..more]) {
-            self.outstanding += u32::try_from(count).unwrap_or(0);
+    async fn last_records(&mut self, updates: &mut mpsc::Receiver<BuildUpdate>) {
+        while self.desk.tally.awaits_records() {
+            let Ok(Some(update)) = tokio::time::timeout(LAST_RECORDS, updates.recv()).await else {
+                return;
+            };
+            self.update(update);
         }
     }
 }
 
-fn forward(child: &Child, what: Signal) {
-    if let Some(pid) = child
-        .id()
-        .and_then(|id| i32::try_from(id).ok())
-        .and_then(Pid::from_raw)
-    {
-        let _ = kill_process(pid, what);
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a shell: the clock is read here and passed on"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn data_home(options: &BuildOptions) -> PathBuf {
+    match options.variable("XDG_DATA_HOME") {
+        set if !set.is_empty() => PathBuf::from(set),
+        _ => PathBuf::from(options.variable("HOME")).join(".local/share"),
+    }
+}
+
+/// What a person should know before anything runs.
+fn notices(options: &BuildOptions) -> Vec<String> {
+    let path = options.variable("PATH");
+    let dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let holds = |name: &str| dirs.iter().any(|dir| dir.join(name).is_file());
+    let first = |name: &str| {
+        dirs.iter()
+            .map(|dir| dir.join(name))
+            .find(|file| file.is_file())
+    };
+    let mut notices = Vec::new();
+    let masquerade = ["gcc", "cc", "clang"]
+        .into_iter()
+        .filter_map(first)
+        .find(|file| is_masquerade(file));
+    if let Some(file) = masquerade.filter(|_| !options.ccache) {
+        notices.push(format!(
+            "{} is not a compiler but a wrapper: skipped in this build; for ccache, say --ccache",
+            file.display()
+        ));
+    }
+    if options.ccache && !holds("ccache") {
+        notices.push("--ccache has no effect: there is no ccache on PATH".to_owned());
+    }
+    if !holds("distcc") {
+        notices.push(
+            "there is no distcc on PATH: everything compiles here; install distcc 3.4".to_owned(),
+        );
+    }
+    notices
+}
+
+/// `CC=/usr/bin/gcc` in the environment bypasses PATH, and so us.
+fn absolute_compiler(options: &BuildOptions) -> Option<String> {
+    let absolute = ["CC", "CXX"].into_iter().find_map(|name| {
+        let value = options.variable(name);
+        Path::new(&value).is_absolute().then_some((name, value))
+    });
+    absolute.map(|(name, value)| bypass(name, &value))
+}
+
+/// Says that a compiler named so is not seen, and the cure.
+pub(super) fn bypass(name: &str, value: &OsStr) -> String {
+    let value = value.to_string_lossy();
+    let program = value.split_whitespace().next().unwrap_or_default();
+    let short = program.rsplit('/').next().unwrap_or_default();
+    format!(
+        "{name}={value} names a compiler by its path, so its compiles are not seen; say {name}={short}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absolute_compiler_is_named_with_its_cure() {
+        let options = BuildOptions {
+            env: vec![("CC".into(), "/usr/bin/gcc-12 -m32".into())],
+            ..BuildOptions::default()
+        };
+        assert!(
+            absolute_compiler(&options)
+                .unwrap()
+                .ends_with("say CC=gcc-12")
+        );
+        assert_eq!(absolute_compiler(&BuildOptions::default()), None);
     }
 }

@@ -64,6 +64,8 @@ const TAKES_VALUE: &[&str] = &[
     "-T",
     "-u",
 ];
+/// Why a configure test is not distributed.
+pub const CONFIGURE_TEST: &str = "a configure test";
 const SOURCES: &[&str] = &[
     "c", "cc", "cpp", "cxx", "c++", "C", "cp", "CPP", "i", "ii", "m", "mm",
 ];
@@ -80,8 +82,13 @@ pub fn classify(args: &[String]) -> Class {
             "-c" | "-S" => compile = true,
             "-" => local = Some("the source is standard input".to_owned()),
             "-o" => {
-                if rest.next().is_some_and(|output| output == "-") {
+                let output = rest.next().map_or("", String::as_str);
+                if output == "-" {
                     local = Some("the output is standard output".to_owned());
+                }
+                // CMake's try_compile names its targets so; as with conftest.c, one small file after the other.
+                if output.contains("/cmTC_") {
+                    local = Some(CONFIGURE_TEST.to_owned());
                 }
             }
             "-x" => language = rest.next(),
@@ -117,7 +124,7 @@ fn by_source(mut sources: Vec<String>) -> Class {
     }
     let name = source.rsplit('/').next().unwrap_or(&source);
     if name.starts_with("conftest.") {
-        return Class::Local("a configure test".to_owned());
+        return Class::Local(CONFIGURE_TEST.to_owned());
     }
     match name.rsplit_once('.') {
         Some((_, extension)) if SOURCES.contains(&extension) => Class::Distributable(source),
@@ -179,6 +186,7 @@ mod tests {
             "--coverage",
             "-fstack-usage",
             "-x assembler",
+            "-o CMakeFiles/cmTC_1f2e3.dir/a.c.o",
             "b.c",
             "-",
             "@rsp",

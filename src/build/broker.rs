@@ -40,21 +40,61 @@ pub struct Limits {
     pub load: Load,
 }
 
-/// Jobs that this machine runs now: all but those whose request is in dispatch's hands.
+/// Jobs that this machine runs now, or may run without asking: all but those whose request is in dispatch's hands. A make's
+/// job without a token always counts: when it comes back from a worker, make starts the next one in its place, and that may
+/// be a link.
 #[must_use]
 pub fn here(holders: &[Holder], load: Load) -> u32 {
+    let running: u32 = holders.iter().map(|holder| holder.running()).sum();
+    let held: u32 = holders.iter().map(|holder| holder.held).sum();
+    running - load.in_dispatch.min(held)
+}
+
+/// Jobs that this machine runs now for certain: what stranded jobs are handed back by, which must come home even where
+/// there is room for a single job.
+#[must_use]
+pub fn surely_here(holders: &[Holder], load: Load) -> u32 {
     let running: u32 = holders.iter().map(|holder| holder.running()).sum();
     running.saturating_sub(load.in_dispatch)
 }
 
-/// How many unread tokens each holder's pipe should have now. A token that its make does not take is moved to another one
-/// or taken back; a token that was taken is its make's until it returns it.
+/// How many more jobs may start now.
 #[must_use]
-pub fn deal(holders: &[Holder], limits: Limits) -> Vec<u32> {
+pub fn room(holders: &[Holder], limits: Limits) -> u32 {
     let running: u32 = holders.iter().map(|holder| holder.running()).sum();
     let room_here = limits.local.saturating_sub(here(holders, limits.load));
     let total = limits.local.saturating_add(limits.load.capacity);
-    let mut room = room_here.min(total.saturating_sub(running));
+    room_here.min(total.saturating_sub(running))
+}
+
+/// Believes in room only after a moment. A job's token comes back within a millisecond of its answer, the load without it
+/// a few milliseconds later: what lies between looks like room for one more job here.
+#[derive(Clone, Debug, Default)]
+pub struct Steady {
+    seen: VecDeque<u32>,
+}
+
+/// With ticks of 5 ms: 10 ms, against dispatch's 3 ms of gathering changes.
+const STEADY_TICKS: usize = 3;
+
+impl Steady {
+    /// This tick's room; returns what was there at each of the last ticks. Without jobs in dispatch nothing lags.
+    pub fn handle_tick(&mut self, room: u32, load: Load) -> u32 {
+        self.seen.push_back(room);
+        while self.seen.len() > STEADY_TICKS {
+            self.seen.pop_front();
+        }
+        match load.in_dispatch {
+            0 => room,
+            _ => self.seen.iter().copied().min().unwrap_or(0),
+        }
+    }
+}
+
+/// How many unread tokens each holder's pipe should have, when there is that much room. A token that its make does not take
+/// is moved to another one or taken back; a token that was taken is its make's until it returns it.
+#[must_use]
+pub fn deal(holders: &[Holder], mut room: u32) -> Vec<u32> {
     let mut dealt = vec![0; holders.len()];
     // Who emptied its pipe wants more; among those, who has least.
     let mut order: Vec<usize> = (0..holders.len()).collect();
@@ -142,7 +182,8 @@ mod tests {
         #[test]
         fn a_deal_never_exceeds_any_limit(holders in proptest::collection::vec(any_holder(), 0..6), local in 1u32..64,
             capacity in 0u32..300, in_dispatch in 0u32..300) {
-            let dealt = deal(&holders, limits(local, capacity, in_dispatch));
+            let limits = limits(local, capacity, in_dispatch);
+            let dealt = deal(&holders, room(&holders, limits));
             let sum: u32 = dealt.iter().sum();
             let running: u32 = holders.iter().map(|holder| holder.running()).sum();
             if sum > 0 {
@@ -157,24 +198,32 @@ mod tests {
 
     #[test]
     fn jobs_in_dispatch_make_room_for_as_many_more() {
-        assert_eq!(deal(&[holder(3, 0)], limits(4, 8, 0)), [0]);
-        assert_eq!(deal(&[holder(3, 0)], limits(4, 8, 3)), [3]);
-        assert_eq!(
-            deal(&[holder(11, 0)], limits(4, 8, 11)),
-            [0],
-            "the workers' capacity is used up"
-        );
+        assert_eq!(room(&[holder(3, 0)], limits(4, 8, 0)), 0);
+        assert_eq!(room(&[holder(3, 0)], limits(4, 8, 2)), 2);
+        let all_out = room(&[holder(11, 0)], limits(4, 8, 11));
+        assert_eq!(all_out, 0, "the workers' capacity is used up");
+    }
+
+    #[test]
+    fn the_job_without_a_token_counts_here_even_while_it_is_away() {
+        assert_eq!(room(&[holder(1, 0)], limits(2, 8, 2)), 1);
+        assert_eq!(surely_here(&[holder(1, 0)], limits(2, 8, 2).load), 0);
+    }
+
+    #[test]
+    fn room_that_only_a_late_load_shows_is_not_believed() {
+        let (mut steady, busy) = (Steady::default(), limits(2, 8, 3).load);
+        let believed = [0, 1, 0, 1, 1, 1].map(|room| steady.handle_tick(room, busy));
+        assert_eq!(believed, [0, 0, 0, 0, 0, 1]);
+        assert_eq!(steady.handle_tick(4, Load::default()), 4);
     }
 
     #[test]
     fn the_last_token_goes_to_the_make_that_wants_one() {
+        let idle = deal(&[holder(0, 1), holder(3, 0)], 1);
+        assert_eq!(idle, [0, 1], "the idle make's token moves");
         assert_eq!(
-            deal(&[holder(0, 1), holder(3, 0)], limits(6, 0, 0)),
-            [0, 1],
-            "the idle make's token moves"
-        );
-        assert_eq!(
-            deal(&[holder(2, 0), holder(0, 0)], limits(5, 0, 0)),
+            deal(&[holder(2, 0), holder(0, 0)], 1),
             [0, 1],
             "the poorer first"
         );

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::broker::{Holder, Limits, here};
+use super::broker::{Holder, Limits, Steady, here, room, surely_here};
 use super::hosts::Hosts;
 use super::layout::State;
 use super::makes::Makes;
@@ -33,6 +33,7 @@ pub(super) struct Desk {
     state: State,
     written: Option<State>,
     makes: Makes,
+    steady: Steady,
     load: Load,
     /// The local limit that memory allows.
     limit: u32,
@@ -61,6 +62,7 @@ impl Desk {
             tally: Tally::default(),
             written: None,
             makes: Makes::default(),
+            steady: Steady::default(),
             load: Load::default(),
             limit: state.local,
             state,
@@ -178,7 +180,10 @@ impl Desk {
             self.limit = local_limit(self.state.local, running, available_kib());
         }
         self.hand_back(&holders, now);
-        self.makes.deal(&holders, self.limits());
+        let room = self
+            .steady
+            .handle_tick(room(&holders, self.limits()), self.load);
+        self.makes.deal(&holders, room);
         self.find_lost_tokens(&holders, now);
         self.flush();
     }
@@ -213,7 +218,7 @@ impl Desk {
     /// By tokens; under ninja, which has none, by processes other than waiting clients. `None` before the next look.
     fn running_here(&mut self, holders: &[Holder], now: Instant) -> Option<u32> {
         if !holders.is_empty() {
-            return Some(here(holders, self.load));
+            return Some(surely_here(holders, self.load));
         }
         is_due(&mut self.looked, now, LOOK_WHEN_STRANDED)
             .then(|| Processes::now().leaves(self.root, "distcc"))

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rustix::process::Pid;
 
-use super::broker::{Holder, Limits, LossWatch, deal};
+use super::broker::{Holder, LossWatch, deal};
 use super::layout::{PipeEnd, open_pipe};
 use super::processes::Processes;
 use super::record::MakeBegan;
@@ -82,8 +82,8 @@ impl Makes {
     }
 
     /// Fills or empties each pipe as the policy says.
-    pub(super) fn deal(&mut self, holders: &[Holder], limits: Limits) {
-        let dealt = deal(holders, limits);
+    pub(super) fn deal(&mut self, holders: &[Holder], room: u32) {
+        let dealt = deal(holders, room);
         for (make, (holder, wanted)) in self.running.iter_mut().zip(holders.iter().zip(dealt)) {
             make.refill(holder.unread, wanted);
         }
@@ -94,6 +94,10 @@ impl Makes {
         let looked = self.running.iter_mut().map(|make| {
             let held = make.settle().held;
             let lost = make.loss.handle_look(held, processes.leaves(make.pid, ""));
+            eprintln!(
+                "LOOK held {held} leaves {} lost {lost}",
+                processes.leaves(make.pid, "")
+            );
             make.out = make.out.saturating_sub(lost);
             lost
         });
@@ -207,6 +211,7 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::build::broker::{Limits, room};
     use crate::build::layout::make_pipes;
     use crate::event::Load;
 
@@ -235,7 +240,7 @@ mod tests {
     fn tick(makes: &mut Makes) -> Vec<Holder> {
         makes.reap();
         let holders = makes.settle();
-        makes.deal(&holders, LIMITS);
+        makes.deal(&holders, room(&holders, LIMITS));
         makes.settle()
     }
 

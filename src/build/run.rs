@@ -18,8 +18,8 @@ use super::outcome::BuildOutcome;
 use super::record::{Recorder, Said};
 use crate::event::{BuildFeedback, BuildUpdate, CompileSeen, JobRecord, WorkerView};
 
-/// How often tokens are moved: short beside any compile, cheap beside any build.
-const TICK: Duration = Duration::from_millis(10);
+/// How often tokens are moved: short beside any compile, cheap beside any build (a few system calls for each make).
+const TICK: Duration = Duration::from_millis(5);
 /// The last jobs' records follow their answers within milliseconds; some jobs have none, because distcc kept them.
 const LAST_RECORDS: Duration = Duration::from_millis(100);
 
@@ -213,11 +213,12 @@ impl Session {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut open = true;
         loop {
-            let happened = tokio::select! {
+            // What was said before a tick counts in it.
+            let happened = tokio::select! { biased;
                 status = wrapped.wait() => Happened::Ended(status),
+                signal = self.signals.next() => Happened::Signal(signal),
                 said = self.recorder.hear() => Happened::Said(said),
                 update = updates.recv(), if open => Happened::Update(update),
-                signal = self.signals.next() => Happened::Signal(signal),
                 _ = tick.tick() => Happened::Tick,
             };
             match happened {

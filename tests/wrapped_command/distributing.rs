@@ -66,7 +66,11 @@ async fn every_way_to_call_make_distributes_within_its_limits() {
         let stage = mixed(12, 4);
         let told = worker.build(stage.sh(call)).await;
         assert_eq!((told.outcome.exit, told.outcome.remote), (0, 12), "{call}");
-        assert!(stage.most("locals") <= 2, "{call}");
+        assert!(
+            stage.most("locals") <= 2,
+            "{call}: {}",
+            stage.most("locals")
+        );
         assert!(stage.most("jobs") <= most, "{call}: {}", stage.most("jobs"));
         assert!(stage.most("jobs") >= most.min(2), "{call}: silently serial");
     }

@@ -106,7 +106,7 @@ async fn makes_side_by_side_share_one_limit() {
     let mut stage = Stage::new(&[("Makefile", &makefile(12))]);
     stage.options.local_slots = 4;
     let targets = ["t1 t2 t3 t4 t5 t6", "t7 t8 t9 t10 t11 t12"];
-    let script = format!("make -j {} & make -j {}; wait", targets[0], targets[1]);
+    let script = format!("(make -j {} & make -j {}; wait)", targets[0], targets[1]);
     stage.build(&script, 0).await;
     assert_eq!((stage.numbers("seen").len(), stage.most("seen")), (12, 4));
 }

@@ -53,7 +53,7 @@ impl Stage {
             local_slots: 2,
             ..BuildOptions::default()
         };
-        std::fs::create_dir(at.path().join("sessions")).unwrap();
+        std::fs::create_dir_all(at.path().join("sessions")).unwrap();
         Self { at, options }
     }
 

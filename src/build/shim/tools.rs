@@ -45,7 +45,11 @@ pub(super) fn adapt(call: Call<'_>, place: &Place) -> ! {
 impl Call<'_> {
     fn command(&self, args: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(&self.real);
-        command.arg0(&self.called).args(args);
+        // CMake finds its own files, and the path that it writes into a tree, by this.
+        if self.name.ends_with("make") && self.name != "cmake" {
+            command.arg0(&self.called);
+        }
+        command.args(args);
         command
     }
 }

@@ -136,8 +136,8 @@ impl LossWatch {
         }
         let lost = self.missing.iter().copied().min().unwrap_or(0);
         self.missing.pop_front();
-        if lost > 0 {
-            self.missing.clear();
+        for missing in &mut self.missing {
+            *missing -= lost;
         }
         lost
     }
@@ -243,8 +243,9 @@ mod tests {
     #[test]
     fn tokens_are_lost_only_when_look_after_look_misses_them() {
         let mut watch = LossWatch::default();
-        let looks = [(4, 2), (4, 2), (4, 5), (4, 2), (4, 1), (4, 2), (4, 2)];
-        let lost = looks.map(|(held, leaves)| watch.handle_look(held, leaves));
-        assert_eq!(lost, [0, 0, 0, 0, 0, 0, 3]);
+        let looks = [2, 2, 5, 2, 4, 2, 2].map(|leaves| watch.handle_look(4, leaves));
+        assert_eq!(looks, [0, 0, 0, 0, 0, 0, 1]);
+        let more = [2, 2, 2].map(|leaves| watch.handle_look(3, leaves));
+        assert_eq!(more, [0, 2, 0], "the rest is found without waiting anew");
     }
 }

@@ -94,10 +94,6 @@ impl Makes {
         let looked = self.running.iter_mut().map(|make| {
             let held = make.settle().held;
             let lost = make.loss.handle_look(held, processes.leaves(make.pid, ""));
-            eprintln!(
-                "LOOK held {held} leaves {} lost {lost}",
-                processes.leaves(make.pid, "")
-            );
             make.out = make.out.saturating_sub(lost);
             lost
         });

@@ -10,8 +10,7 @@ const A: &str = "int main(void) { return 0; }\n";
 /// Custom commands that write how many ran when each began.
 const COUNTING: &str = "cmake_minimum_required(VERSION 3.16)\nproject(t C)\n\
     foreach(n RANGE 1 8)\nadd_custom_target(t${n} ALL COMMAND sh ${CMAKE_SOURCE_DIR}/count.sh ${n})\nendforeach()\n";
-const COUNT: &str =
-    "cd $(dirname $0); mkdir run.$1; ls -d run.* | wc -l >> seen; sleep 0.3; rmdir run.$1\n";
+const COUNT: &str = "cd $(dirname $0); n=$1; mkdir run.$n; set -- run.*; echo $# >> seen; sleep 0.3; rmdir run.$n\n";
 
 fn tree() -> Stage {
     Stage::new(&[("CMakeLists.txt", LISTS), ("a.c", A), ("b.c", "int b;\n")])

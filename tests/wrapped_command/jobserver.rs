@@ -4,7 +4,7 @@ use crate::stage::Stage;
 
 /// Recipes that write how many ran when each began.
 const RECIPES: &str =
-    "t%:\n\t@mkdir run.$*; ls -d run.* | wc -l >> $${SEEN:-seen}; sleep 0.15; rmdir run.$*\n";
+    "t%:\n\t@mkdir run.$*; set -- run.*; echo $$# >> $${SEEN:-seen}; sleep 0.15; rmdir run.$*\n";
 
 fn makefile(goals: u32) -> String {
     let names: Vec<String> = (1..=goals).map(|n| format!("t{n}")).collect();

@@ -4,6 +4,7 @@
 //! without a token, takes a token for every further one, and returns it when that job ends.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use crate::event::Load;
 
@@ -38,6 +39,8 @@ pub struct Limits {
     pub local: u32,
     /// The workers.
     pub load: Load,
+    /// Tokens that came back from jobs which the load may still count, see [`Returns`].
+    pub doubtful: u32,
 }
 
 /// Jobs that this machine runs now, or may run without asking: all but those whose request is in dispatch's hands. A make's
@@ -62,7 +65,9 @@ pub fn surely_here(holders: &[Holder], load: Load) -> u32 {
 #[must_use]
 pub fn room(holders: &[Holder], limits: Limits) -> u32 {
     let running: u32 = holders.iter().map(|holder| holder.running()).sum();
-    let room_here = limits.local.saturating_sub(here(holders, limits.load));
+    let doubtful = limits.doubtful.min(limits.load.in_dispatch);
+    let here = here(holders, limits.load).saturating_add(doubtful);
+    let room_here = limits.local.saturating_sub(here);
     let total = limits.local.saturating_add(limits.load.capacity);
     room_here.min(total.saturating_sub(running))
 }
@@ -114,6 +119,54 @@ pub fn deal(holders: &[Holder], mut room: u32) -> Vec<u32> {
     dealt
 }
 
+/// Tokens that came back and whose job the load may still count: between the two lies the way of the news. The record of a
+/// job clears one token; a token of a local job has no record and clears itself.
+#[derive(Clone, Debug, Default)]
+pub struct Returns {
+    doubtful: VecDeque<Instant>,
+    early_records: VecDeque<Instant>,
+}
+
+/// The news takes milliseconds, and tens of them on a busy machine.
+const NEWS_TAKES: Duration = Duration::from_millis(60);
+
+impl Returns {
+    /// Tokens came back.
+    pub fn handle_returned(&mut self, tokens: u32, now: Instant) {
+        self.forget(now);
+        for _ in 0..tokens {
+            if self.early_records.pop_front().is_none() {
+                self.doubtful.push_back(now);
+            }
+        }
+    }
+
+    /// A job has ended at a worker; its token comes now, or came just before.
+    pub fn handle_record(&mut self, now: Instant) {
+        self.forget(now);
+        if self.doubtful.pop_front().is_none() {
+            self.early_records.push_back(now);
+        }
+    }
+
+    /// How many tokens are in doubt.
+    pub fn doubtful(&mut self, now: Instant) -> u32 {
+        self.forget(now);
+        u32::try_from(self.doubtful.len()).unwrap_or(u32::MAX)
+    }
+
+    fn forget(&mut self, now: Instant) {
+        for queue in [&mut self.doubtful, &mut self.early_records] {
+            while queue
+                .front()
+                .is_some_and(|at| now.duration_since(*at) >= NEWS_TAKES)
+            {
+                queue.pop_front();
+            }
+        }
+    }
+}
+
 /// Finds tokens that nobody will return, because the sub-make that took them was killed.
 ///
 /// A token stands for a job, and a running job is at least one process below its make that has no child of its own (a
@@ -155,7 +208,11 @@ mod tests {
             in_dispatch,
             stranded: 0,
         };
-        Limits { local, load }
+        Limits {
+            local,
+            load,
+            doubtful: 0,
+        }
     }
 
     fn holder(held: u32, unread: u32) -> Holder {
@@ -216,6 +273,24 @@ mod tests {
         let believed = [0, 1, 0, 1, 1, 1].map(|room| steady.handle_tick(room, busy));
         assert_eq!(believed, [0, 0, 0, 0, 0, 1]);
         assert_eq!(steady.handle_tick(4, Load::default()), 4);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any moment serves as the first")]
+    fn a_token_is_in_doubt_until_its_job_s_record_or_a_moment_later() {
+        let (mut returns, start) = (Returns::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        returns.handle_returned(2, at(0));
+        returns.handle_record(at(5));
+        assert_eq!((returns.doubtful(at(6)), returns.doubtful(at(60))), (1, 0));
+        returns.handle_record(at(70));
+        returns.handle_returned(1, at(75));
+        assert_eq!(returns.doubtful(at(75)), 0, "its record came first");
+        let limits = Limits {
+            doubtful: 1,
+            ..limits(2, 8, 1)
+        };
+        assert_eq!(room(&[holder(1, 0)], limits), 0);
     }
 
     #[test]

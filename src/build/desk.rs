@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::broker::{Holder, Limits, Steady, here, room, surely_here};
+use super::broker::{Holder, Limits, Returns, Steady, here, room, surely_here};
 use super::hosts::Hosts;
 use super::layout::State;
 use super::makes::Makes;
@@ -15,7 +15,7 @@ use super::pressure::{available_kib, local_limit};
 use super::processes::Processes;
 use super::record::Said;
 use super::{BuildNews, BuildOptions};
-use crate::event::{BuildFeedback, BuildUpdate, CompileSeen, Load};
+use crate::event::{BuildFeedback, BuildUpdate, CompileSeen, JobOutcome, JobRecord, Load};
 
 /// Memory does not vanish faster than compilers allocate it.
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
@@ -34,6 +34,7 @@ pub(super) struct Desk {
     written: Option<State>,
     makes: Makes,
     steady: Steady,
+    returns: Returns,
     load: Load,
     /// The local limit that memory allows.
     limit: u32,
@@ -63,6 +64,7 @@ impl Desk {
             written: None,
             makes: Makes::default(),
             steady: Steady::default(),
+            returns: Returns::default(),
             load: Load::default(),
             limit: state.local,
             state,
@@ -133,7 +135,7 @@ impl Desk {
         let _ = self.news.send(news);
     }
 
-    pub(super) fn handle_update(&mut self, update: BuildUpdate) -> io::Result<()> {
+    pub(super) fn handle_update(&mut self, update: BuildUpdate, now: Instant) -> io::Result<()> {
         match update {
             BuildUpdate::Hosts { lines } => self.hosts.set_lines(lines)?,
             BuildUpdate::Admitted { compilers } => {
@@ -145,13 +147,19 @@ impl Desk {
                 self.tell(BuildNews::Refused { compiler, reason });
             }
             BuildUpdate::Load(load) => self.take_load(load)?,
-            BuildUpdate::Job(job) => {
-                self.tally.jobs.push(job.clone());
-                self.tell(BuildNews::Job(job));
-            }
+            BuildUpdate::Job(job) => self.take_job(job, now),
             BuildUpdate::Worker(worker) => self.tell(BuildNews::Worker(worker)),
         }
         Ok(())
+    }
+
+    fn take_job(&mut self, job: JobRecord, now: Instant) {
+        // The others are repeated here, and keep their tokens.
+        if matches!(job.outcome, JobOutcome::Compiled | JobOutcome::Cancelled) {
+            self.returns.handle_record(now);
+        }
+        self.tally.jobs.push(job.clone());
+        self.tell(BuildNews::Job(job));
     }
 
     fn take_load(&mut self, load: Load) -> io::Result<()> {
@@ -180,20 +188,22 @@ impl Desk {
             self.limit = local_limit(self.state.local, running, available_kib());
         }
         self.hand_back(&holders, now);
-        let room = self
-            .steady
-            .handle_tick(room(&holders, self.limits()), self.load);
+        let returned = self.makes.take_returned();
+        self.returns.handle_returned(returned, now);
+        let room = room(&holders, self.limits(now));
+        let room = self.steady.handle_tick(room, self.load);
         self.makes.deal(&holders, room);
         self.find_lost_tokens(&holders, now);
         self.flush();
     }
 
-    fn limits(&self) -> Limits {
+    fn limits(&mut self, now: Instant) -> Limits {
         // Jobs just handed back run here, but the load does not show it yet.
         let coming = self.handed.map_or(0, |(_, jobs)| jobs);
         Limits {
             local: self.limit.saturating_sub(coming),
             load: self.load,
+            doubtful: self.returns.doubtful(now),
         }
     }
 
@@ -227,7 +237,7 @@ impl Desk {
     fn find_lost_tokens(&mut self, holders: &[Holder], now: Instant) {
         let held = holders.iter().any(|holder| holder.held > 0);
         if held && is_due(&mut self.looked, now, LOOK_EVERY) {
-            let lost = self.makes.handle_look(&Processes::now());
+            let lost = self.makes.handle_look(holders, &Processes::now());
             if lost > 0 {
                 tracing::info!(lost, "tokens of a killed make are granted again");
             }

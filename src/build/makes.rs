@@ -18,6 +18,7 @@ const BATCH: usize = 512;
 #[derive(Debug, Default)]
 pub(super) struct Makes {
     running: Vec<Make>,
+    returned: u32,
 }
 
 #[derive(Debug)]
@@ -70,6 +71,7 @@ impl Makes {
         self.running.retain(|make| {
             let alive = make.pulse.beats();
             if !alive {
+                self.returned += make.out;
                 let _ = std::fs::remove_dir_all(&make.dir);
             }
             alive
@@ -78,7 +80,16 @@ impl Makes {
 
     /// Collects what was returned and shows what is held.
     pub(super) fn settle(&mut self) -> Vec<Holder> {
-        self.running.iter_mut().map(Make::settle).collect()
+        let before: u32 = self.running.iter().map(|make| make.out).sum();
+        let holders = self.running.iter_mut().map(Make::settle).collect();
+        let after: u32 = self.running.iter().map(|make| make.out).sum();
+        self.returned += before - after;
+        holders
+    }
+
+    /// Tokens that came back since this was asked last.
+    pub(super) fn take_returned(&mut self) -> u32 {
+        std::mem::take(&mut self.returned)
     }
 
     /// Fills or empties each pipe as the policy says.
@@ -90,10 +101,11 @@ impl Makes {
     }
 
     /// Looks for tokens whose sub-make was killed; returns how many were found and are granted again.
-    pub(super) fn handle_look(&mut self, processes: &Processes) -> u32 {
-        let looked = self.running.iter_mut().map(|make| {
-            let held = make.settle().held;
-            let lost = make.loss.handle_look(held, processes.leaves(make.pid, ""));
+    pub(super) fn handle_look(&mut self, holders: &[Holder], processes: &Processes) -> u32 {
+        let makes = self.running.iter_mut().zip(holders);
+        let looked = makes.map(|(make, holder)| {
+            let leaves = processes.leaves(make.pid, "");
+            let lost = make.loss.handle_look(holder.held, leaves);
             make.out = make.out.saturating_sub(lost);
             lost
         });
@@ -218,6 +230,7 @@ mod tests {
             in_dispatch: 0,
             stranded: 0,
         },
+        doubtful: 0,
     };
 
     fn begin(makes: &mut Makes, parent: &std::path::Path, pid: u32, ceiling: Option<u32>) -> File {

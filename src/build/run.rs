@@ -234,7 +234,7 @@ impl Session {
 
     /// A full disk must not end the build: distcc and the shims then work from what they last read.
     fn update(&mut self, update: BuildUpdate) {
-        if let Err(error) = self.desk.handle_update(update) {
+        if let Err(error) = self.desk.handle_update(update, now()) {
             self.desk
                 .notice(format!("the build dir cannot be written: {error}"));
         }

@@ -209,10 +209,12 @@ impl Desk {
 
     /// Stranded jobs go before new ones: their make already waits for them.
     fn hand_back(&mut self, holders: &[Holder], now: Instant) {
-        let pending = self
-            .handed
-            .is_some_and(|(since, _)| now.duration_since(since) < LOAD_DUE);
-        if self.load.stranded == 0 || pending {
+        if let Some((since, _)) = self.handed
+            && now.duration_since(since) >= LOAD_DUE
+        {
+            self.handed = None;
+        }
+        if self.load.stranded == 0 || self.handed.is_some() {
             return;
         }
         let Some(here) = self.running_here(holders, now) else {

@@ -36,6 +36,7 @@ impl Guard {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .current_dir("/")
             .process_group(0)
             .spawn()?;
         let pipe = process.stdin.take();

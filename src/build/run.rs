@@ -99,11 +99,13 @@ pub enum BuildError {
 
 /// Runs the command to its end. When it returns, no hosts file names a port any more: the caller may close them.
 pub async fn run(
-    options: BuildOptions,
+    mut options: BuildOptions,
     updates: mpsc::Receiver<BuildUpdate>,
     feedback: mpsc::Sender<BuildFeedback>,
     news: mpsc::UnboundedSender<BuildNews>,
 ) -> Result<BuildOutcome, BuildError> {
+    // The command may change its directory.
+    options.dir = std::path::absolute(&options.dir).unwrap_or(options.dir);
     let dir = options.dir.clone();
     let failed = |source| BuildError::Prepare {
         dir: dir.clone(),

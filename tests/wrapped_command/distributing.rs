@@ -1,11 +1,12 @@
 //! With a real worker: what leaves the machine, and how it is counted.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use distmesh::build::BuildNews;
 use distmesh::event::{JobOutcome, LinkState, Route};
 
-use crate::stage::{Stage, Worker, which};
+use crate::stage::{Stage, Told, Worker, which};
 
 /// Compiles and slow local recipes; each says how many jobs, and how many local ones, ran when it began.
 fn mixed(compiles: u32, locals: u32) -> Stage {
@@ -127,23 +128,40 @@ async fn what_happened_to_each_compile_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_only_worker_goes_its_jobs_come_home_no_faster_than_there_is_room() {
-    let worker = Worker::start(6).await;
-    let goals: String = (1..=10).map(|n| format!(" c{n}")).collect();
     let slow: String = (0..800)
         .map(|n| format!("int f{n}(int a) {{ return a * {n} / 3; }}\n"))
         .collect();
-    let rules = format!("all:{goals}\nc%: x.c\n\t@gcc -O2 -DN=$* -c x.c -o $@.o\n");
-    let stage = Stage::new(&[("Makefile", &rules), ("x.c", &slow)]);
-    let most = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let watch = most.clone();
-    let building = worker.build(stage.sh("make -j"));
+    let goals: String = (1..=8).map(|n| format!(" c{n}")).collect();
+    let makefile = format!("all:{goals}\nc%: x.c\n\t@gcc -O2 -DN=$* -c x.c -o $@.o\n");
+    let edges: String = (1..=8).map(|n| format!("build c{n}.o: c x.c\n")).collect();
+    let ninja = format!("rule c\n  command = gcc -O2 -c x.c -o $out\n{edges}");
+    for call in ["make -j", "sleep 0.2; ninja"] {
+        let stage = Stage::new(&[
+            ("Makefile", &makefile),
+            ("build.ninja", &ninja),
+            ("x.c", &slow),
+        ]);
+        let (told, most) = build_and_lose_the_worker(&stage, call).await;
+        assert_eq!(told.outcome.exit, 0);
+        assert!(
+            (1..=2).contains(&most),
+            "{call}: {most} compilers at once here"
+        );
+        assert_eq!(told.outcome.seen, 8, "{call}: {:?}", told.outcome.local);
+    }
+}
+
+/// Also returns how many compilers ran here at once after that.
+async fn build_and_lose_the_worker(stage: &Stage, call: &str) -> (Told, usize) {
+    let worker = Worker::start(6).await;
+    let building = worker.build(stage.sh(&format!("({call}) >log")));
+    let most = AtomicUsize::new(0);
     let disturb = async {
         tokio::time::sleep(Duration::from_millis(1000)).await;
         worker.set_state(LinkState::Down);
         tokio::time::sleep(Duration::from_millis(700)).await;
         loop {
-            let here = compilers_of(stage.at.path());
-            watch.fetch_max(here, std::sync::atomic::Ordering::Relaxed);
+            most.fetch_max(compilers_of(stage.at.path()), Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
@@ -151,12 +169,8 @@ async fn when_the_only_worker_goes_its_jobs_come_home_no_faster_than_there_is_ro
         told = building => told,
         () = disturb => unreachable!(),
     };
-    worker.set_state(LinkState::Up);
     worker.stop().await;
-    let most = most.load(std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(told.outcome.exit, 0);
-    assert!((1..=2).contains(&most), "{most} compilers at once here");
-    assert_eq!(told.outcome.seen, 10, "{:?}", told.outcome.local);
+    (told, most.into_inner())
 }
 
 /// How many compilers proper work in a directory.

@@ -1,7 +1,7 @@
 //! The build dir on disk.
 //!
 //! ```text
-//! lease        locked while the session lives     compilers/, tools/   links to this program, first on PATH
+//! build.lease  locked while the session lives     compilers/, tools/   links to this program, first on PATH
 //! record.sock  where shims report                 prefix/distcc        the same, for ccache
 //! missed       what they could not report         distcc/              DISTCC_DIR: hosts file, locks, log
 //! state        what shims must know               makes/PID/           the two token pipes of one make

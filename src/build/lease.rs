@@ -6,6 +6,9 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
+/// The locked file; rendezvous directories know leases too.
+pub(super) const FILE: &str = "build.lease";
+
 /// Held while the session lives.
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -20,9 +23,9 @@ impl Lease {
             return Err(io::Error::other("another build is using it"));
         }
         // Locked before it gets its name: whoever sweeps finds it held, or not at all.
-        let file = File::create(dir.join("lease.new"))?;
+        let file = File::create(dir.join("build.lease.new"))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        std::fs::rename(dir.join("lease.new"), dir.join("lease"))?;
+        std::fs::rename(dir.join("build.lease.new"), dir.join(FILE))?;
         Ok(Self { _locked: file })
     }
 }
@@ -33,7 +36,7 @@ pub(super) fn sweep(dir: &Path) {
         .parent()
         .and_then(|parent| std::fs::read_dir(parent).ok());
     for entry in beside.into_iter().flatten().filter_map(Result::ok) {
-        if entry.path().join("lease").exists() && !is_held(&entry.path()) {
+        if entry.path().join(FILE).exists() && !is_held(&entry.path()) {
             tracing::info!(dir = %entry.path().display(), "removing what a dead session left");
             let _ = std::fs::remove_dir_all(entry.path());
         }
@@ -41,7 +44,7 @@ pub(super) fn sweep(dir: &Path) {
 }
 
 fn is_held(dir: &Path) -> bool {
-    let Ok(file) = File::open(dir.join("lease")) else {
+    let Ok(file) = File::open(dir.join(FILE)) else {
         return false;
     };
     flock(&file, FlockOperation::NonBlockingLockShared).is_err()

@@ -13,9 +13,27 @@ pub fn local_limit(wanted: u32, here: u32, available_kib: Option<u64>) -> u32 {
     here.saturating_add(more).clamp(1, wanted.max(1))
 }
 
-/// Memory that could be had without swapping, where the system tells.
+/// Memory that could be had without swapping, on the machine and in our control group, where the system tells.
 pub(super) fn available_kib() -> Option<u64> {
-    parse(&std::fs::read_to_string("/proc/meminfo").ok()?)
+    let read = |file: &str| std::fs::read_to_string(file).ok();
+    let machine = read("/proc/meminfo").and_then(|text| parse(&text));
+    // In a container its own group is the root of what it sees.
+    let group = || {
+        let [max, current, stat] = ["memory.max", "memory.current", "memory.stat"]
+            .map(|name| read(&format!("/sys/fs/cgroup/{name}")));
+        group_available_kib(&max?, &current?, &stat?)
+    };
+    [machine, group()].into_iter().flatten().min()
+}
+
+/// What a control group of version 2 may still take: file pages that nobody uses are given back on demand.
+fn group_available_kib(max: &str, current: &str, stat: &str) -> Option<u64> {
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let unused = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("inactive_file "));
+    let used = number(current)?.saturating_sub(unused.and_then(number).unwrap_or(0));
+    Some(number(max)?.saturating_sub(used) >> 10)
 }
 
 fn parse(meminfo: &str) -> Option<u64> {
@@ -38,6 +56,15 @@ mod tests {
         assert_eq!(local_limit(8, 5, mib(800)), 7);
         assert_eq!(local_limit(8, 3, mib(10)), 3);
         assert_eq!(local_limit(8, 0, mib(0)), 1);
+    }
+
+    #[test]
+    fn a_control_group_counts_unused_file_pages_as_free() {
+        let mib = |mib: u64| (mib << 20).to_string();
+        let stat = format!("anon 5\ninactive_file {}\n", mib(200));
+        let left = |max: &str| group_available_kib(max, &mib(900), &stat);
+        assert_eq!(left(&mib(1000)), Some(300 << 10));
+        assert_eq!(left("max\n"), None);
     }
 
     #[test]

@@ -179,7 +179,10 @@ fn on_a_terminal_the_first_interrupt_comes_once_and_from_the_terminal() {
 
 #[tokio::test]
 async fn what_a_dead_session_left_is_swept_by_the_next() {
-    let stage = Stage::new(&[("sessions/dead/lease", ""), ("sessions/other/file", "")]);
+    let stage = Stage::new(&[
+        ("sessions/dead/build.lease", ""),
+        ("sessions/other/file", ""),
+    ]);
     stage.build("true", 0).await;
     assert!(!stage.path("sessions/dead").exists());
     assert!(stage.path("sessions/other").exists());

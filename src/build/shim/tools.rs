@@ -276,7 +276,7 @@ impl Shop<'_> {
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
         let text = format!(
             "the CMake tree {} was configured without distmesh, so its compiles are not seen; \
-             say --reconfigure once, or configure it under distmesh",
+             say --reconfigure once, or start a fresh tree under distmesh",
             dir.display()
         );
         say(&self.place.dir, &Said::Blind(text));

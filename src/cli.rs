@@ -48,6 +48,7 @@ pub struct OutputArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Keygen(KeygenArgs),
+    Doctor(DoctorArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -185,7 +186,7 @@ pub struct KeygenArgs {}
 /// Check what this machine has, and say what to do about what it has not
 ///
 /// Looks at distcc, distccd, compilers, build tools, exported variables, limits, and asks the STUN servers how this machine is seen
-/// from outside. Changes nothing.
+/// from outside.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = DOCTOR_AFTER)]
 pub struct DoctorArgs {
@@ -421,3 +422,131 @@ Examples:
 Exit codes:
   0   printed
   2   the command line is wrong";
+
+#[cfg(test)]
+mod tests {
+    use clap::Command as Clap;
+
+    use super::*;
+
+    /// All commands, those too that only their roles can offer.
+    fn all() -> Clap {
+        let sub = |name: &'static str, augment: fn(Clap) -> Clap| augment(Clap::new(name));
+        Clap::new("distmesh").subcommands([
+            sub("build", BuildArgs::augment_args),
+            sub("worker", WorkerArgs::augment_args),
+            sub("up", UpArgs::augment_args),
+            sub("down", DownArgs::augment_args),
+            sub("hosts", HostsArgs::augment_args),
+            sub("status", StatusArgs::augment_args),
+            sub("doctor", DoctorArgs::augment_args),
+            sub("keygen", KeygenArgs::augment_args),
+            sub("completions", CompletionsArgs::augment_args),
+            sub("man", ManArgs::augment_args),
+        ])
+    }
+
+    fn parse<T: Args>(args: &[&str]) -> Result<T, clap::Error> {
+        let command = T::augment_args(Clap::new("distmesh"));
+        let args = ["distmesh"].iter().chain(args);
+        T::from_arg_matches(&command.try_get_matches_from(args)?)
+    }
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_has_help_and_examples() {
+        all().debug_assert();
+        command().debug_assert();
+        for command in all().get_subcommands() {
+            let name = command.get_name();
+            let help = command.get_after_help().unwrap().to_string();
+            assert!(help.contains(&format!("distmesh {name}")), "{name}");
+            assert!(help.contains("Exit codes:\n"), "{name}");
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{name} {arg}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flattened_struct_does_not_take_the_place_of_a_commands_help() {
+        let build = BuildArgs::augment_args(Clap::new("build"));
+        let about = build.get_about().unwrap().to_string();
+        assert!(about.starts_with("Run a build command"), "{about}");
+    }
+
+    #[test]
+    fn every_option_has_a_variable_of_its_own_name() {
+        for command in all().get_subcommands().chain([&command()]) {
+            let named = command
+                .get_arguments()
+                .filter(|arg| arg.get_long().is_some());
+            for arg in named.filter(|arg| !["help", "version"].contains(&arg.get_id().as_str())) {
+                let option = arg.get_long().unwrap().replace('-', "_").to_uppercase();
+                let variable = arg.get_env().unwrap().to_str().unwrap();
+                // DISTMESH_JOBS would say how many.
+                let wanted = match option.as_str() {
+                    "JOBS" => "DISTMESH_JOBS_ONLY".to_owned(),
+                    _ => format!("DISTMESH_{option}"),
+                };
+                assert_eq!(variable, wanted, "{}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn a_build_runs_what_stands_after_the_dashes_and_nothing_else_is_needed() {
+        let build: BuildArgs = parse(&["--", "make", "-j", "--", "--wait"]).unwrap();
+        assert_eq!(build.command, ["make", "-j", "--", "--wait"]);
+        assert_eq!((build.min_workers, build.require_workers), (0, None));
+        assert_eq!(build.wait, Duration::from_secs(60));
+        assert!(!build.ccache && !build.reconfigure);
+    }
+
+    #[test]
+    fn zero_slots_are_refused() {
+        assert!(parse::<WorkerArgs>(&["--slots", "0"]).is_err());
+        assert!(parse::<BuildArgs>(&["--local-slots", "0", "--", "make"]).is_err());
+    }
+
+    #[test]
+    fn once_is_unset_set_or_unset_on_purpose() {
+        let once = |args: &[&str]| parse::<WorkerArgs>(args).unwrap().once;
+        assert_eq!(once(&[]), None);
+        assert_eq!(once(&["--once"]), Some(true));
+        assert_eq!(once(&["--once=false"]), Some(false));
+    }
+
+    #[test]
+    fn stun_servers_are_two_public_ones_those_that_are_named_or_none() {
+        let servers = |args: &[&str]| parse::<SessionArgs>(args).unwrap().stun.servers();
+        assert_eq!(servers(&[]).len(), 2);
+        assert_eq!(servers(&["--stun", "a:1", "--stun", "b:2,c:3"]).len(), 3);
+        assert_eq!(servers(&["--stun", "none"]), []);
+        assert_eq!(servers(&["--stun", "a:1", "--stun", "none"]), []);
+    }
+
+    #[test]
+    fn a_session_is_where_and_which_and_by_which_secret() {
+        let session: SessionArgs = parse(&[
+            "--rendezvous",
+            "dir:/mnt/mesh",
+            "--session",
+            "nightly",
+            "--secret-file",
+            "key",
+            "--bind",
+            "0.0.0.0:7000",
+        ])
+        .unwrap();
+        assert_eq!(session.rendezvous.unwrap().to_string(), "dir:/mnt/mesh");
+        assert_eq!(session.session.unwrap().as_str(), "nightly");
+        assert_eq!(session.bind.unwrap().port(), 7000);
+        for wrong in [
+            ["--session", "a/b"],
+            ["--bind", "7000"],
+            ["--rendezvous", "github"],
+        ] {
+            assert!(parse::<SessionArgs>(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

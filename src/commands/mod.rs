@@ -2,12 +2,14 @@
 //! [`Failure`] that says what could not be done.
 
 mod completions;
+mod doctor;
 mod keygen;
 mod man;
 
 use std::{ffi::OsString, future::Future};
 
 pub use completions::completions;
+pub use doctor::doctor;
 pub use keygen::keygen;
 pub use man::man;
 
@@ -21,6 +23,7 @@ use crate::{
 pub fn run(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
     match cli.command {
         Command::Keygen(args) => keygen(&args, ui),
+        Command::Doctor(args) => doctor(&args, ui),
         Command::Completions(args) => completions(&args, ui),
         Command::Man(args) => man(&args, ui),
     }

@@ -3,6 +3,7 @@
 //! The doc comments here are the help that a person reads. Every option has an environment variable too; a variable that is
 //! set but empty counts as not set, because that is what a CI's unfilled input looks like.
 
+mod examples;
 mod usage;
 mod values;
 
@@ -24,7 +25,7 @@ pub use values::{RendezvousAddress, StunChoice, StunServer};
 /// runs `distmesh build`, every other one `distmesh worker`; they find each other through a rendezvous and compile through encrypted
 /// links. Without any worker the build is the same as without distmesh.
 #[derive(Debug, Parser)]
-#[command(name = "distmesh", version, after_help = AFTER, max_term_width = 100)]
+#[command(name = "distmesh", version, after_help = examples::DISTMESH, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     pub output: OutputArgs,
@@ -58,7 +59,7 @@ pub enum Command {
 /// The command gets compilers and a jobserver that reach the workers; its standard streams and its exit code stay its own. It starts
 /// at once, or when `--min-workers` are up; workers that come later join in mid-build, and those that go are missed by nobody.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = BUILD_AFTER)]
+#[command(after_help = examples::BUILD)]
 pub struct BuildArgs {
     #[command(flatten)]
     pub session: SessionArgs,
@@ -101,7 +102,7 @@ pub struct BuildArgs {
 /// Starts distccd on the loopback interface, or uses a running one, and offers the compilers of this machine. Runs until it is
 /// stopped; SIGTERM lets running compiles finish first.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = WORKER_AFTER)]
+#[command(after_help = examples::WORKER)]
 pub struct WorkerArgs {
     #[command(flatten)]
     pub session: SessionArgs,
@@ -127,7 +128,7 @@ pub struct WorkerArgs {
 
 /// Start a session in the background, so that several steps or builds share it
 #[derive(Clone, Debug, Args)]
-#[command(after_help = UP_AFTER)]
+#[command(after_help = examples::UP)]
 pub struct UpArgs {
     #[command(flatten)]
     pub session: SessionArgs,
@@ -146,7 +147,7 @@ pub struct UpArgs {
 
 /// Stop the session that `distmesh up` started
 #[derive(Clone, Debug, Args)]
-#[command(after_help = DOWN_AFTER)]
+#[command(after_help = examples::DOWN)]
 pub struct DownArgs {
     #[command(flatten)]
     pub which: WhichSession,
@@ -156,7 +157,7 @@ pub struct DownArgs {
 ///
 /// For builds that call distcc themselves. The line is what `distmesh build` gives to distcc, as it is now.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = HOSTS_AFTER)]
+#[command(after_help = examples::HOSTS)]
 pub struct HostsArgs {
     #[command(flatten)]
     pub which: WhichSession,
@@ -167,7 +168,7 @@ pub struct HostsArgs {
 
 /// Show the session's workers: links, slots, jobs
 #[derive(Clone, Debug, Args)]
-#[command(after_help = STATUS_AFTER)]
+#[command(after_help = examples::STATUS)]
 pub struct StatusArgs {
     #[command(flatten)]
     pub which: WhichSession,
@@ -180,7 +181,7 @@ pub struct StatusArgs {
 ///
 /// Everybody who holds a session's secret can join it. On one machine none is needed: distmesh keeps one in your runtime directory.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = KEYGEN_AFTER)]
+#[command(after_help = examples::KEYGEN)]
 pub struct KeygenArgs {}
 
 /// Check what this machine has, and say what to do about what it has not
@@ -188,7 +189,7 @@ pub struct KeygenArgs {}
 /// Looks at distcc, distccd, compilers, build tools, exported variables, limits, and asks the STUN servers how this machine is seen
 /// from outside.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = DOCTOR_AFTER)]
+#[command(after_help = examples::DOCTOR)]
 pub struct DoctorArgs {
     /// Print JSON
     #[arg(long, env = "DISTMESH_JSON", value_parser = FalseyValueParser::new())]
@@ -199,7 +200,7 @@ pub struct DoctorArgs {
 
 /// Print a completion script for a shell
 #[derive(Clone, Debug, Args)]
-#[command(after_help = COMPLETIONS_AFTER)]
+#[command(after_help = examples::COMPLETIONS)]
 pub struct CompletionsArgs {
     /// The shell
     #[arg(value_enum)]
@@ -208,7 +209,7 @@ pub struct CompletionsArgs {
 
 /// Print the manual page
 #[derive(Clone, Debug, Args)]
-#[command(after_help = MAN_AFTER)]
+#[command(after_help = examples::MAN)]
 pub struct ManArgs {}
 
 #[derive(Clone, Debug, Default, Args)]
@@ -306,122 +307,6 @@ fn ignore_empty_variables(command: clap::Command) -> clap::Command {
 fn variable(name: OsString) -> Option<OsString> {
     std::env::var_os(name)
 }
-
-const AFTER: &str = "\
-Two terminals, nothing to set up:
-  distmesh worker                 compiles for whoever builds on this machine
-  distmesh build -- make -j       builds with every worker it finds
-
-Every option can be given as a variable too: --min-workers is DISTMESH_MIN_WORKERS.
-
-Exit codes:
-  that of the command, for `distmesh build`
-  2   the command line is wrong
-  96  the command could not be run, or a worker or a session could not start
-  97  fewer workers came than --require-workers said";
-
-const BUILD_AFTER: &str = "\
-Examples:
-  distmesh build -- make -j
-  distmesh build --min-workers 2 --wait 5m -- ninja
-  distmesh build -- sh -c 'cmake -S . -B out && cmake --build out'
-  distmesh build --rendezvous dir:/mnt/shared --secret-file key -- make -j
-
-Exit codes:
-  that of COMMAND; 128 + N when signal N ended it
-  2   the command line is wrong
-  96  COMMAND could not be run
-  97  --require-workers was not met";
-
-const WORKER_AFTER: &str = "\
-Examples:
-  distmesh worker
-  distmesh worker --slots 4 --name attic
-  distmesh worker --rendezvous dir:/mnt/shared --secret-file key
-  distmesh worker --once --wait-primary 10m --max-lifetime 5h30m
-
-Exit codes:
-  0   it was stopped, or one of the limits above was reached
-  2   the command line is wrong
-  96  it could not start: no distccd, no compiler, no session";
-
-const UP_AFTER: &str = "\
-Examples:
-  distmesh up --min-workers 2 && distmesh build -- make -j && distmesh down
-
-Exit codes:
-  0   the session is up, with however many workers
-  2   the command line is wrong
-  96  it could not start";
-
-const DOWN_AFTER: &str = "\
-Example:
-  distmesh down
-
-Exit codes:
-  0   no such session runs any more
-  2   the command line is wrong
-  96  it could not be stopped";
-
-const HOSTS_AFTER: &str = "\
-Examples:
-  distmesh hosts
-  DISTCC_HOSTS=$(distmesh hosts) make CC='distcc gcc' -j$(distmesh hosts --jobs)
-
-Exit codes:
-  0   printed; an empty line when no worker is up
-  2   the command line is wrong
-  96  no such session runs";
-
-const STATUS_AFTER: &str = "\
-Examples:
-  distmesh status
-  distmesh status --json | jq '.workers[].name'
-
-Exit codes:
-  0   printed
-  2   the command line is wrong
-  96  no such session runs";
-
-const KEYGEN_AFTER: &str = "\
-Examples:
-  (umask 077; distmesh keygen > key)        then --secret-file key on every node
-  export ENCRYPTION_KEY=$(distmesh keygen)
-
-Exit codes:
-  0   printed
-  2   the command line is wrong
-  96  the operating system gave no randomness";
-
-const DOCTOR_AFTER: &str = "\
-Examples:
-  distmesh doctor
-  distmesh doctor --stun none
-  distmesh doctor --json | jq '.checks[] | select(.state != \"ok\")'
-
-Exit codes:
-  0   distmesh can be of use here
-  1   something is missing without which it is of no use
-  2   the command line is wrong";
-
-const COMPLETIONS_AFTER: &str = "\
-Examples:
-  distmesh completions bash > ~/.local/share/bash-completion/completions/distmesh
-  distmesh completions zsh > ~/.zfunc/_distmesh
-  distmesh completions fish > ~/.config/fish/completions/distmesh.fish
-
-Exit codes:
-  0   printed
-  2   the command line is wrong";
-
-const MAN_AFTER: &str = "\
-Examples:
-  distmesh man | man -l -
-  distmesh man > ~/.local/share/man/man1/distmesh.1
-
-Exit codes:
-  0   printed
-  2   the command line is wrong";
 
 #[cfg(test)]
 mod tests {

@@ -72,14 +72,14 @@ impl Failure {
         }
     }
 
-    /// Adds an error and all that caused it. A cause whose text its effect already ends with is not said twice.
+    /// Adds an error and all that caused it. A cause whose text its effect already has is not said twice.
     #[must_use]
     pub fn because(mut self, error: &dyn Error) -> Self {
         let mut cause = Some(error);
         let mut said = self.what.clone();
         while let Some(error) = cause {
             let text = error.to_string();
-            if !said.ends_with(&text) {
+            if !said.contains(&text) {
                 self.notes.push((Label::Because, text.clone()));
                 said = text;
             }

@@ -20,7 +20,9 @@ fn distmesh() -> u8 {
     };
     let ui = Ui::on_standard_streams(cli.output, commands::variable);
     start_log(&ui, cli.output.verbose, commands::variable("DISTMESH_LOG"));
-    commands::run(cli, &ui).unwrap_or_else(|failure| report(&ui, &failure))
+    let code = commands::run(cli, &ui).unwrap_or_else(|failure| report(&ui, &failure));
+    ui.end_progress();
+    code
 }
 
 fn report(ui: &Ui, failure: &Failure) -> u8 {

@@ -6,7 +6,7 @@
 //! What is counted: every compile that the wrapped command asked for was **seen**. It ended **remote** (a worker made its object) or
 //! **local**, and then has a reason; only a cancelled one is neither. A summary never hides why nothing was distributed.
 //!
-//! [`EventLog`] and [`write`] are the thin shells: a full disk costs the log, never the build.
+//! [`EventLog`] and [`write()`] are the thin shells: a full disk costs the log, never the build.
 
 mod event_log;
 mod file;

@@ -33,7 +33,8 @@ pub struct Cli {
     pub command: Command,
 }
 
-// A flattened struct's doc comment would become the help of the command it is flattened into, so these have none.
+// A flattened struct's doc comment would become the help of the command it is flattened into, so these have none. Their heading
+// would be that of every option after them, so they come last.
 #[derive(Clone, Copy, Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
@@ -61,8 +62,6 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = examples::BUILD)]
 pub struct BuildArgs {
-    #[command(flatten)]
-    pub session: SessionArgs,
     /// How many workers are expected: progress and summary say when some are missing
     #[arg(long, value_name = "N", env = "DISTMESH_WORKERS")]
     pub workers: Option<u32>,
@@ -81,7 +80,7 @@ pub struct BuildArgs {
     #[arg(long, value_name = "DURATION", env = "DISTMESH_WAIT", value_parser = values::duration, default_value = "60s")]
     pub wait: Duration,
     /// Compiles, links and other jobs that this machine runs at once [default: its usable cores]
-    #[arg(long, value_name = "N", env = "DISTMESH_LOCAL_SLOTS")]
+    #[arg(long, value_name = "N", env = "DISTMESH_LOCAL_SLOTS", value_parser = values::at_least_one)]
     pub local_slots: Option<NonZeroU32>,
     /// Hand the compiler launcher to CMake trees that were configured without distmesh
     #[arg(long, env = "DISTMESH_RECONFIGURE", value_parser = FalseyValueParser::new())]
@@ -95,6 +94,8 @@ pub struct BuildArgs {
     /// The build command and its arguments, after `--`
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+    #[command(flatten)]
+    pub session: SessionArgs,
 }
 
 /// Compile for the session's primary
@@ -104,13 +105,11 @@ pub struct BuildArgs {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = examples::WORKER)]
 pub struct WorkerArgs {
-    #[command(flatten)]
-    pub session: SessionArgs,
     /// What this worker is called in progress and reports [default: host name and a number]
     #[arg(long, value_name = "NAME", env = "DISTMESH_NAME")]
     pub name: Option<NodeName>,
     /// Compiles at once [default: the cores that this process may use]
-    #[arg(long, value_name = "N", env = "DISTMESH_SLOTS")]
+    #[arg(long, value_name = "N", env = "DISTMESH_SLOTS", value_parser = values::at_least_one)]
     pub slots: Option<NonZeroU32>,
     /// Use the distccd that runs there instead of starting one
     #[arg(long, value_name = "IP:PORT", env = "DISTMESH_DISTCCD", value_parser = values::distccd)]
@@ -124,14 +123,14 @@ pub struct WorkerArgs {
     /// Stop after so long, whatever happens [default: no limit]
     #[arg(long, value_name = "DURATION", env = "DISTMESH_MAX_LIFETIME", value_parser = values::duration)]
     pub max_lifetime: Option<Duration>,
+    #[command(flatten)]
+    pub session: SessionArgs,
 }
 
 /// Start a session in the background, so that several steps or builds share it
 #[derive(Clone, Debug, Args)]
 #[command(after_help = examples::UP)]
 pub struct UpArgs {
-    #[command(flatten)]
-    pub session: SessionArgs,
     /// Return when so many workers are up, or when --wait is over
     #[arg(
         long,
@@ -143,6 +142,8 @@ pub struct UpArgs {
     /// How long to wait for --min-workers
     #[arg(long, value_name = "DURATION", env = "DISTMESH_WAIT", value_parser = values::duration, default_value = "60s")]
     pub wait: Duration,
+    #[command(flatten)]
+    pub session: SessionArgs,
 }
 
 /// Stop the session that `distmesh up` started
@@ -280,10 +281,10 @@ impl Cli {
 
 /// The command line as data: for parsing, completions and the manual.
 pub fn command() -> clap::Command {
-    ignore_empty_variables(Cli::command())
+    settle_variables(Cli::command())
 }
 
-fn ignore_empty_variables(command: clap::Command) -> clap::Command {
+fn settle_variables(command: clap::Command) -> clap::Command {
     let empty = |arg: &clap::Arg| {
         let name = arg.get_env().map(OsString::from);
         name.and_then(variable)
@@ -291,13 +292,15 @@ fn ignore_empty_variables(command: clap::Command) -> clap::Command {
     };
     command
         .mut_args(|arg| {
+            // Help is the same wherever it is printed.
+            let arg = arg.hide_env_values(true);
             if empty(&arg) {
                 arg.env(Resettable::Reset)
             } else {
                 arg
             }
         })
-        .mut_subcommands(ignore_empty_variables)
+        .mut_subcommands(settle_variables)
 }
 
 #[expect(
@@ -360,6 +363,19 @@ mod tests {
     }
 
     #[test]
+    fn an_option_stands_under_its_own_heading() {
+        for command in all().get_subcommands() {
+            for arg in command
+                .get_arguments()
+                .filter(|arg| arg.get_help_heading() == Some("Session"))
+            {
+                let session = ["rendezvous", "session", "secret_file", "bind", "stun"];
+                assert!(session.contains(&arg.get_id().as_str()), "{arg}");
+            }
+        }
+    }
+
+    #[test]
     fn every_option_has_a_variable_of_its_own_name() {
         for command in all().get_subcommands().chain([&command()]) {
             let named = command
@@ -389,7 +405,8 @@ mod tests {
 
     #[test]
     fn zero_slots_are_refused() {
-        assert!(parse::<WorkerArgs>(&["--slots", "0"]).is_err());
+        let error = parse::<WorkerArgs>(&["--slots", "0"]).unwrap_err();
+        assert!(explain(&error).to_string().contains("from 1 upwards"));
         assert!(parse::<BuildArgs>(&["--local-slots", "0", "--", "make"]).is_err());
     }
 

@@ -20,7 +20,7 @@ pub fn explain(error: &clap::Error) -> Failure {
         || "the same command with --help tells what it takes".to_owned(),
         |usage| format!("{} --help", called(usage)),
     );
-    let hint = missing_command(error, usage).or(tip.map(str::to_owned));
+    let hint = missing_command(error, usage).or(tip.map(did_you_mean));
     failure.hint(hint.unwrap_or(help))
 }
 
@@ -48,6 +48,16 @@ fn called(usage: &str) -> String {
         .take_while(word)
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// `a similar argument exists: '--wait'` as a question.
+fn did_you_mean(tip: &str) -> String {
+    match tip.split_once(": ") {
+        Some((head, names)) if head.contains("similar") => {
+            format!("did you mean {}?", names.replace('\'', ""))
+        }
+        _ => tip.to_owned(),
+    }
 }
 
 /// The mistake that everybody makes once: the command without `--`, or no command.
@@ -106,7 +116,7 @@ mod tests {
     #[test]
     fn a_misspelt_option_gets_the_one_that_was_meant() {
         let said = said(&["worker", "--slot", "3"]);
-        assert!(said.contains("--slots"), "{said}");
+        assert!(said.ends_with("try: did you mean --slots?"), "{said}");
         assert!(
             said.starts_with("error: unexpected argument '--slot'"),
             "{said}"

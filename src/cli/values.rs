@@ -1,6 +1,6 @@
 //! What options are parsed into. A wrong value is refused here, with the right one beside it.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
 
 /// Where descriptors are exchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +104,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         ));
     }
     humantime::parse_duration(text).map_err(|_| wanted.to_owned())
+}
+
+/// Reads how many compiles may run at once.
+pub(super) fn at_least_one(text: &str) -> Result<NonZeroU32, String> {
+    text.parse()
+        .map_err(|_| "write a number from 1 upwards".to_owned())
 }
 
 /// Reads a local address.

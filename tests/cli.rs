@@ -186,6 +186,19 @@ fn an_empty_variable_is_an_unset_one_and_a_wrong_one_is_a_usage_error() {
 }
 
 #[test]
+fn directives_of_the_debug_log_that_are_not_understood_cost_a_warning_only() {
+    let machine = Machine::new();
+    let mut command = machine.distmesh(&["keygen"]);
+    let output = command.env("DISTMESH_LOG", "a=b=c").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        stderr(&output).starts_with("distmesh: warning: DISTMESH_LOG=a=b=c"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn completions_exist_for_the_usual_shells_and_bash_accepts_its_own() {
     let machine = Machine::new();
     for shell in ["bash", "zsh", "fish"] {

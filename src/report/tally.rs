@@ -323,6 +323,27 @@ mod tests {
         assert_eq!((jobs.seen, jobs.remote, jobs.local), (2, 1, 1));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_happens_in_whatever_order_no_compile_is_lost_or_counted_twice(
+            facts in proptest::collection::vec(0_u8..7, 0..200),
+        ) {
+            let mut tally = Tally::new(None);
+            for fact in facts {
+                match fact {
+                    0 | 1 => tally.handle_route(&Route::Distcc),
+                    2 => tally.handle_route(&Route::Local("x".into())),
+                    3 => tally.handle_job(&job(JobOutcome::Compiled, 1)),
+                    4 => tally.handle_job(&job(JobOutcome::CompileError, 1)),
+                    5 => tally.handle_job(&job(JobOutcome::Cancelled, 1)),
+                    _ => tally.handle_job(&job(JobOutcome::ReturnedToClient, 1)),
+                }
+            }
+            let jobs = tally.report(END).jobs;
+            proptest::prop_assert_eq!(jobs.seen, jobs.remote + jobs.local + jobs.cancelled);
+        }
+    }
+
     #[test]
     fn jobs_without_a_seen_call_are_counted_all_the_same() {
         let mut tally = Tally::new(None);

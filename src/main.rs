@@ -10,10 +10,10 @@ use distmesh::{
 };
 
 fn main() -> ExitCode {
-    ExitCode::from(distmesh())
+    ExitCode::from(exit_code())
 }
 
-fn distmesh() -> u8 {
+fn exit_code() -> u8 {
     let cli = match Cli::parse_from_args(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return answer_parser(&error),

@@ -13,12 +13,16 @@
 
 pub mod admission;
 pub mod build;
+pub mod cli;
+pub mod commands;
 pub mod dispatch;
 pub mod distcc;
+pub mod error;
 pub mod event;
 pub mod mesh;
 pub mod rendezvous;
 pub mod report;
 pub mod session;
 pub mod tunnel;
+pub mod ui;
 pub mod wire;

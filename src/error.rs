@@ -156,7 +156,9 @@ impl From<PathError> for Failure {
             PathError::Io { source, .. } => hint_of_io(source),
             PathError::Secret { .. } => Some(MAKE_SECRET),
             PathError::Held(_) => Some("end that process, or give this build another --session"),
-            PathError::NotPrivate { .. } | PathError::NoRandomness => None,
+            PathError::NotPrivate { .. } | PathError::TooLong { .. } | PathError::NoRandomness => {
+                None
+            }
         };
         Self::outermost(&error).maybe_hint(hint)
     }

@@ -305,6 +305,20 @@ fn a_runtime_directory_that_others_can_write_to_is_named_with_its_cure() {
 }
 
 #[test]
+fn a_runtime_directory_too_long_for_a_socket_is_named_with_its_cure() {
+    let machine = Machine::new();
+    let mut command = machine.distmesh(&["doctor", "--stun", "none"]);
+    let long = machine.dir().join("x".repeat(90));
+    let output = command.env("DISTMESH_RUNTIME_DIR", long).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stdout(&output);
+    assert!(
+        said.contains("too long") && said.contains("DISTMESH_RUNTIME_DIR"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_crash() {
     let machine = Machine::new();
     let (reader, writer) = std::io::pipe().unwrap();

@@ -1,7 +1,5 @@
 //! Judges what was found.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use super::findings::{Answer, Findings, Tool, Version};
@@ -132,18 +130,9 @@ fn runtime_dir(found: &Findings) -> Check {
     let name = "private directory";
     match &found.runtime_dir {
         Err(why) => Check::missing(name, why)
-            .hint("set DISTMESH_RUNTIME_DIR to a directory that only you may write to"),
-        Ok(path) if path_is_long(path) => Check::warn(
-            name,
-            format!("{}: too long a path for a socket in it", path.display()),
-        )
-        .hint("set DISTMESH_RUNTIME_DIR to a shorter path"),
+            .hint("set DISTMESH_RUNTIME_DIR to a short path that only you may write to"),
         Ok(path) => Check::ok(name, path.display().to_string()),
     }
-}
-
-fn path_is_long(path: &Path) -> bool {
-    path.join("sessions/default/control.sock").as_os_str().len() >= SOCKET_PATH
 }
 
 fn build_tools(found: &Findings) -> Vec<Check> {
@@ -299,9 +288,6 @@ pub(super) const BUILD_TOOLS: &[(&str, Version, &str)] = &[
 const DISTCC: Version = Version(3, 4);
 const INSTALL_DISTCC: &str =
     "apt-get install distcc, dnf install distcc distcc-server, or brew install distcc";
-
-/// The size of `sun_path` on macOS, the smallest of our systems (104; Linux has 108).
-const SOCKET_PATH: usize = 104;
 
 /// A job in flight holds three: its client, its stream's spool, its log.
 const OPEN_FILES: u64 = 1024;
@@ -467,14 +453,6 @@ mod tests {
         found.ci = true;
         let check = find(&judge(&found), "outside address").clone();
         assert!(!check.what.contains("192.0.2.1"), "{check:?}");
-    }
-
-    #[test]
-    fn a_runtime_directory_too_long_for_a_socket_is_warned_of() {
-        let mut found = complete();
-        found.runtime_dir = Ok(format!("/{}", "x".repeat(80)).into());
-        let verdict = judge(&found);
-        assert_eq!(find(&verdict, "private directory").state, State::Warn);
     }
 
     #[test]

@@ -114,19 +114,25 @@ fn variables() -> BTreeMap<String, String> {
     env::vars_os().filter_map(text).collect()
 }
 
-/// The runtime directory, after writing into it.
+/// The runtime directory, after making a session below it.
 fn runtime_dir() -> Result<PathBuf, String> {
     let path = |name: &str| {
         variable(name)
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
-    let dir = RuntimeDir::locate(path).map_err(|error| with_cause(&error))?;
-    let dir = dir.rendezvous();
-    let dir = dir.parent().unwrap_or(&dir);
+    let runtime = RuntimeDir::locate(path).map_err(|error| with_cause(&error))?;
+    let session = "doctor".parse().map_err(|error| with_cause(&error))?;
+    let session = runtime
+        .session(&session)
+        .map_err(|error| with_cause(&error))?;
+    let dir = session.path();
     let written = tempfile::NamedTempFile::new_in(dir);
     written.map_err(|error| format!("cannot write to {}: {error}", dir.display()))?;
-    Ok(dir.to_owned())
+    // It was made for this check; in nobody's way if it stays.
+    let _ = fs::remove_dir(dir);
+    let runtime = runtime.rendezvous();
+    Ok(runtime.parent().unwrap_or(&runtime).to_owned())
 }
 
 fn with_cause(error: &dyn std::error::Error) -> String {

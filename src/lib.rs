@@ -16,6 +16,7 @@ pub mod build;
 pub mod dispatch;
 pub mod distcc;
 pub mod event;
+pub mod machine;
 pub mod mesh;
 pub mod rendezvous;
 pub mod report;

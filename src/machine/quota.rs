@@ -1,0 +1,188 @@
+//! CPU quotas in the words of Linux's cgroups.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+/// Thousandths of a core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Milli(u64);
+
+impl Milli {
+    pub(super) fn cores(cores: u32) -> Self {
+        Self(u64::from(cores) * 1000)
+    }
+
+    /// Time granted in a period; a period of zero is none.
+    fn share(quota: u64, period: u64) -> Option<Self> {
+        Some(Self(quota.checked_mul(1000)?.checked_div(period)?.max(1)))
+    }
+
+    pub(super) fn rounded_up(self) -> u32 {
+        u32::try_from(self.0.div_ceil(1000))
+            .unwrap_or(u32::MAX)
+            .max(1)
+    }
+
+    pub(super) fn is_whole(self) -> bool {
+        self.0.is_multiple_of(1000)
+    }
+}
+
+impl fmt::Display for Milli {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decimals = format!("{:03}", self.0 % 1000);
+        match decimals.trim_end_matches('0') {
+            "" => write!(f, "{}", self.0 / 1000),
+            part => write!(f, "{}.{part}", self.0 / 1000),
+        }
+    }
+}
+
+/// Where the kernel says how much one cgroup may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum QuotaFile {
+    V2 { max: PathBuf },
+    V1 { quota: PathBuf, period: PathBuf },
+}
+
+/// The quota files of a process's cgroups and of all their ancestors that can be seen, by the texts of `/proc/self/cgroup`
+/// and `/proc/self/mountinfo`. Some of them may not exist.
+pub(super) fn files(cgroups: &str, mounts: &str) -> Vec<QuotaFile> {
+    let mounts: Vec<Mount> = mounts.lines().filter_map(Mount::parse).collect();
+    cgroups
+        .lines()
+        .filter_map(Membership::parse)
+        .filter_map(|group| Some((group.version, group.directories(&mounts)?)))
+        .flat_map(|(version, directories)| {
+            directories.into_iter().map(move |dir| version.file(&dir))
+        })
+        .collect()
+}
+
+/// `150000 100000` or `max 100000`.
+pub(super) fn parse_v2(text: &str) -> Option<Milli> {
+    let (quota, period) = text.trim().split_once(' ')?;
+    Milli::share(quota.parse().ok()?, period.trim().parse().ok()?)
+}
+
+/// Microseconds each; the quota is -1 when there is none.
+pub(super) fn parse_v1(quota: &str, period: &str) -> Option<Milli> {
+    Milli::share(quota.trim().parse().ok()?, period.trim().parse().ok()?)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
+
+impl Version {
+    fn file(self, directory: &Path) -> QuotaFile {
+        match self {
+            Self::V2 => QuotaFile::V2 {
+                max: directory.join("cpu.max"),
+            },
+            Self::V1 => QuotaFile::V1 {
+                quota: directory.join("cpu.cfs_quota_us"),
+                period: directory.join("cpu.cfs_period_us"),
+            },
+        }
+    }
+}
+
+/// A line of `/proc/self/cgroup` that can limit the CPU: `4:cpu,cpuacct:/docker/f00` (version 1) or `0::/user.slice`.
+struct Membership<'a> {
+    version: Version,
+    path: &'a Path,
+}
+
+impl<'a> Membership<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut fields = line.splitn(3, ':');
+        let (id, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let version = if controllers.split(',').any(|name| name == "cpu") {
+            Version::V1
+        } else if id == "0" && controllers.is_empty() {
+            Version::V2
+        } else {
+            return None;
+        };
+        Some(Self {
+            version,
+            path: Path::new(path),
+        })
+    }
+
+    /// The cgroup's directory and those above it up to the mount point. In a container the path may lie outside what is
+    /// mounted; then the mount point is the nearest that can be seen.
+    fn directories(&self, mounts: &[Mount]) -> Option<Vec<PathBuf>> {
+        let mut mine = mounts.iter().filter(|mount| mount.version == self.version);
+        let inside = mine.clone().find_map(|mount| {
+            let below = self.path.strip_prefix(&mount.root).ok()?;
+            Some((mount, below))
+        });
+        let (mount, below) = match inside {
+            Some(inside) => inside,
+            None => (mine.next()?, Path::new("")),
+        };
+        if below.components().any(|part| part.as_os_str() == "..") {
+            return Some(vec![mount.point.clone()]);
+        }
+        let groups = below.ancestors();
+        Some(groups.map(|group| mount.point.join(group)).collect())
+    }
+}
+
+/// A mounted cgroup hierarchy that can limit the CPU.
+#[derive(Debug)]
+struct Mount {
+    version: Version,
+    /// The cgroup that the mount point shows.
+    root: PathBuf,
+    point: PathBuf,
+}
+
+impl Mount {
+    /// `36 35 98:0 ROOT POINT rw,noatime master:1 - cgroup2 cgroup rw`, see proc(5).
+    fn parse(line: &str) -> Option<Self> {
+        let (place, kind) = line.split_once(" - ")?;
+        let mut place = place.split(' ').skip(3);
+        let (root, point) = (place.next()?, place.next()?);
+        let mut kind = kind.split(' ');
+        let (filesystem, _source, options) = (kind.next()?, kind.next()?, kind.next()?);
+        let version = match filesystem {
+            "cgroup2" => Version::V2,
+            "cgroup" if options.split(',').any(|option| option == "cpu") => Version::V1,
+            _ => return None,
+        };
+        Some(Self {
+            version,
+            root: unescape(root).into(),
+            point: unescape(point).into(),
+        })
+    }
+}
+
+/// Blanks in mountinfo are octal: `\040`.
+fn unescape(text: &str) -> String {
+    let mut parts = text.split('\\');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |mut plain, part| {
+        let code = part
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code.filter(u8::is_ascii) {
+            Some(code) => {
+                plain.push(char::from(code));
+                plain.push_str(&part[3..]);
+            }
+            None => {
+                plain.push('\\');
+                plain.push_str(part);
+            }
+        }
+        plain
+    })
+}

@@ -98,3 +98,57 @@ fn read_quota(file: &QuotaFile) -> Option<Milli> {
         QuotaFile::V1 { quota, period } => quota::parse_v1(&read(quota)?, &read(period)?),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(cores: u32, allowed: Option<u32>, quota: Option<u64>) -> (u32, String) {
+        let quota = quota.map(|milli| quota::parse_v2(&format!("{milli} 1000")).unwrap());
+        let slots = slots_of(cores, allowed, quota);
+        (slots.count, slots.reason)
+    }
+
+    #[test]
+    fn the_tightest_bound_decides_and_is_named() {
+        assert_eq!(of(8, None, None), (8, "8 cores".into()));
+        assert_eq!(of(1, Some(1), None), (1, "1 core".into()));
+        assert_eq!(of(8, Some(2), None), (2, "2 of 8 cores (affinity)".into()));
+        assert_eq!(
+            of(8, Some(8), Some(2000)),
+            (2, "2 of 8 cores (cgroup quota)".into())
+        );
+        assert_eq!(
+            of(8, Some(4), Some(2000)),
+            (2, "2 of 8 cores (cgroup quota)".into())
+        );
+        assert_eq!(
+            of(8, Some(2), Some(4000)),
+            (2, "2 of 8 cores (affinity)".into())
+        );
+        assert_eq!(of(8, None, Some(64_000)), (8, "8 cores".into()));
+    }
+
+    #[test]
+    fn a_part_of_a_core_is_rounded_up() {
+        assert_eq!(
+            of(8, None, Some(1500)),
+            (2, "1.5 cores (cgroup quota), rounded up".into())
+        );
+        assert_eq!(
+            of(8, None, Some(50)),
+            (1, "0.05 cores (cgroup quota), rounded up".into())
+        );
+    }
+
+    #[test]
+    fn there_is_always_one_slot() {
+        assert_eq!(of(0, Some(0), Some(0)).0, 1);
+    }
+
+    #[test]
+    fn this_machine_has_slots_and_no_more_than_its_cores() {
+        let slots = slots();
+        assert!((1..=cores()).contains(&slots.count), "{slots:?}");
+    }
+}

@@ -3,6 +3,7 @@
 use super::{
     CompilerIdentity,
     name::{CompilerName, Language, file_name},
+    output::Kind,
 };
 
 /// Whether a worker gets jobs for a compiler.
@@ -58,10 +59,10 @@ fn language(compiler: &CompilerIdentity) -> Option<Language> {
 }
 
 fn refusal(ours: &CompilerIdentity, offered: &[CompilerIdentity]) -> String {
-    let kind = Kind::of(ours);
+    let wanted = kind(ours);
     let nearest = offered
         .iter()
-        .filter(|theirs| Kind::of(theirs) == kind && !languages_conflict(ours, theirs))
+        .filter(|theirs| kind(theirs) == wanted && !languages_conflict(ours, theirs))
         .min_by_key(|theirs| {
             (
                 theirs.target != ours.target,
@@ -73,6 +74,7 @@ fn refusal(ours: &CompilerIdentity, offered: &[CompilerIdentity]) -> String {
         });
     match nearest {
         None => missing(ours),
+        Some(theirs) if theirs.target != ours.target && prefix(ours).is_some() => missing(ours),
         Some(theirs) if theirs.target != ours.target => other_target(ours, theirs),
         Some(theirs) if release(theirs) != release(ours) => other_release(ours, theirs),
         Some(theirs) if theirs.version != ours.version => other_build(ours, theirs),
@@ -87,13 +89,10 @@ fn missing(ours: &CompilerIdentity) -> String {
 
 fn other_target(ours: &CompilerIdentity, theirs: &CompilerIdentity) -> String {
     format!(
-        "worker's {} at {} compiles for {}, this machine's for {}: use workers of the same architecture and system, or \
-         install a {} for {} there",
-        printable(generic_name(theirs)),
+        "worker's {} at {} compiles for {}, this machine's for {}: use workers of the same architecture and system",
+        generic_name(theirs),
         printable(&theirs.path),
         printable(&theirs.target),
-        printable(&ours.target),
-        versioned_name(ours),
         printable(&ours.target),
     )
 }
@@ -122,7 +121,7 @@ fn other_build(ours: &CompilerIdentity, theirs: &CompilerIdentity) -> String {
 }
 
 fn other_defaults(ours: &CompilerIdentity, theirs: &CompilerIdentity) -> String {
-    let show = match Kind::of(ours) {
+    let show = match kind(ours) {
         Kind::Gcc => "-v, -dumpspecs and",
         Kind::Clang => "-v and",
     };
@@ -136,21 +135,8 @@ fn other_defaults(ours: &CompilerIdentity, theirs: &CompilerIdentity) -> String 
     )
 }
 
-/// Which project a compiler is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Gcc,
-    Clang,
-}
-
-impl Kind {
-    fn of(compiler: &CompilerIdentity) -> Self {
-        if compiler.version.contains("clang") {
-            Self::Clang
-        } else {
-            Self::Gcc
-        }
-    }
+fn kind(compiler: &CompilerIdentity) -> Kind {
+    Kind::of_version_line(&compiler.version)
 }
 
 /// `12.2.0` of `gcc (Debian 12.2.0-14) 12.2.0`, `14.0.6` of `Debian clang version 14.0.6`: the first number outside
@@ -171,7 +157,7 @@ fn release(compiler: &CompilerIdentity) -> &str {
 /// `gcc`, `g++`, `clang` or `clang++`, whatever the file is called.
 fn generic_name(compiler: &CompilerIdentity) -> &'static str {
     let cxx = language(compiler) == Some(Language::Cxx) || compiler.version.starts_with("g++");
-    match (Kind::of(compiler), cxx) {
+    match (kind(compiler), cxx) {
         (Kind::Gcc, false) => "gcc",
         (Kind::Gcc, true) => "g++",
         (Kind::Clang, false) => "clang",
@@ -194,14 +180,18 @@ fn versioned_name(compiler: &CompilerIdentity) -> String {
 
 /// The name under which distributions install `wanted`'s major version of `named`: `aarch64-linux-gnu-gcc-12`.
 fn versioned(named: &CompilerIdentity, wanted: &CompilerIdentity) -> String {
-    let prefix = CompilerName::of_path(&named.path).and_then(|name| name.prefix);
     let release = printable(release(wanted));
     let major = release.split('.').next().unwrap_or(&release);
     let name = generic_name(named);
-    match prefix {
+    match prefix(named) {
         Some(prefix) => format!("{}-{name}-{major}", printable(prefix)),
         None => format!("{name}-{major}"),
     }
+}
+
+/// The target's triple, when the file's name starts with one.
+fn prefix(compiler: &CompilerIdentity) -> Option<&str> {
+    CompilerName::of_path(&compiler.path)?.prefix
 }
 
 /// A worker's text as it may be shown: one line, no control characters, no flood.
@@ -211,4 +201,193 @@ fn printable(text: &str) -> String {
         .take(LONGEST)
         .map(|char| if char.is_control() { '?' } else { char })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GCC_12: &str = "gcc (Debian 12.2.0-14) 12.2.0";
+
+    fn compiler(path: &str, version: &str) -> CompilerIdentity {
+        CompilerIdentity {
+            path: path.into(),
+            version: version.into(),
+            target: "x86_64-linux-gnu".into(),
+            fingerprint: format!("fingerprint of {version}"),
+        }
+    }
+
+    fn admitted(ours: &CompilerIdentity, offered: &[CompilerIdentity]) -> Option<String> {
+        match admit(ours, offered) {
+            Verdict::Admitted { worker_path } => Some(worker_path),
+            Verdict::Refused { .. } => None,
+        }
+    }
+
+    fn refused(ours: &CompilerIdentity, offered: &[CompilerIdentity]) -> String {
+        match admit(ours, offered) {
+            Verdict::Admitted { worker_path } => panic!("{worker_path} was admitted"),
+            Verdict::Refused { reason } => reason,
+        }
+    }
+
+    #[test]
+    fn the_same_path_is_preferred_then_the_same_name_then_any() {
+        let ours = compiler("/usr/bin/gcc", GCC_12);
+        let any = compiler("/usr/bin/cc", GCC_12);
+        let name = compiler("/opt/bin/gcc", GCC_12);
+        let path = compiler("/usr/bin/gcc", GCC_12);
+        assert_eq!(
+            admitted(&ours, &[any.clone(), name.clone(), path]).as_deref(),
+            Some("/usr/bin/gcc")
+        );
+        assert_eq!(
+            admitted(&ours, &[any.clone(), name]).as_deref(),
+            Some("/opt/bin/gcc")
+        );
+        assert_eq!(admitted(&ours, &[any]).as_deref(), Some("/usr/bin/cc"));
+    }
+
+    #[test]
+    fn the_same_path_does_not_excuse_a_difference() {
+        let ours = compiler("/usr/bin/gcc", GCC_12);
+        let other = compiler("/usr/bin/gcc", "gcc (GCC) 13.2.0");
+        let same = compiler("/usr/bin/gcc-12", GCC_12);
+        assert_eq!(
+            admitted(&ours, &[other, same]).as_deref(),
+            Some("/usr/bin/gcc-12")
+        );
+    }
+
+    #[test]
+    fn a_c_driver_is_never_served_by_a_cxx_driver() {
+        let gcc = compiler("/usr/bin/gcc", GCC_12);
+        let gxx = compiler("/usr/bin/g++", GCC_12);
+        assert_eq!(admitted(&gcc, std::slice::from_ref(&gxx)), None);
+        assert_eq!(admitted(&gxx, std::slice::from_ref(&gcc)), None);
+        assert_eq!(
+            refused(&gxx, &[gcc]),
+            "no g++-12 on the worker: install it there"
+        );
+    }
+
+    #[test]
+    fn another_version_is_refused_with_both_versions_and_two_cures() {
+        let ours = compiler("/usr/bin/gcc", GCC_12);
+        let theirs = compiler("/usr/bin/gcc", "gcc (Ubuntu 13.2.0-23ubuntu4) 13.2.0");
+        assert_eq!(
+            refused(&ours, &[theirs]),
+            "worker has gcc 13.2.0 at /usr/bin/gcc, this machine 12.2.0: install gcc-12 there, or build with CC=gcc-13"
+        );
+        let ours = compiler("/usr/bin/clang++", "Debian clang version 14.0.6");
+        let theirs = compiler(
+            "/usr/bin/clang++-16",
+            "Ubuntu clang version 16.0.6 (23ubuntu4)",
+        );
+        assert_eq!(
+            refused(&ours, &[theirs]),
+            "worker has clang++ 16.0.6 at /usr/bin/clang++-16, this machine 14.0.6: install clang++-14 there, or build with \
+             CXX=clang++-16"
+        );
+    }
+
+    #[test]
+    fn a_missing_compiler_is_named_by_what_to_install() {
+        let gcc = compiler("/usr/bin/gcc", GCC_12);
+        let clang = compiler("/usr/bin/clang-14", "Debian clang version 14.0.6");
+        assert_eq!(
+            refused(&clang, &[]),
+            "no clang-14 on the worker: install it there"
+        );
+        assert_eq!(
+            refused(&clang, std::slice::from_ref(&gcc)),
+            "no clang-14 on the worker: install it there"
+        );
+        let mut cross = compiler("/usr/bin/aarch64-linux-gnu-gcc", GCC_12);
+        cross.target = "aarch64-linux-gnu".into();
+        assert_eq!(
+            refused(&cross, &[gcc]),
+            "no aarch64-linux-gnu-gcc-12 on the worker: install it there"
+        );
+    }
+
+    #[test]
+    fn another_target_is_refused_although_all_else_is_equal() {
+        let ours = compiler("/usr/bin/cc", GCC_12);
+        let mut theirs = compiler("/usr/bin/cc", GCC_12);
+        theirs.target = "aarch64-linux-gnu".into();
+        assert_eq!(
+            refused(&ours, &[theirs]),
+            "worker's gcc at /usr/bin/cc compiles for aarch64-linux-gnu, this machine's for x86_64-linux-gnu: use workers \
+             of the same architecture and system"
+        );
+    }
+
+    #[test]
+    fn another_build_of_the_same_release_is_refused() {
+        let ours = compiler("/usr/bin/gcc", GCC_12);
+        let theirs = compiler("/usr/bin/gcc", "gcc (GCC) 12.2.0");
+        let reason = refused(&ours, &[theirs]);
+        assert!(
+            reason.contains("\"gcc (GCC) 12.2.0\" at /usr/bin/gcc"),
+            "{reason}"
+        );
+        assert!(reason.contains("same system release"), "{reason}");
+    }
+
+    #[test]
+    fn other_default_flags_are_refused() {
+        let ours = compiler("/usr/bin/gcc", GCC_12);
+        let mut theirs = compiler("/usr/local/bin/gcc", GCC_12);
+        theirs.fingerprint = "other".into();
+        let reason = refused(&ours, &[theirs]);
+        assert!(
+            reason.starts_with("worker's gcc 12.2.0 at /usr/local/bin/gcc has other default flags"),
+            "{reason}"
+        );
+    }
+
+    #[test]
+    fn the_nearest_candidate_is_the_one_that_is_named() {
+        let ours = compiler("/usr/bin/gcc", GCC_12);
+        let far = compiler("/usr/bin/gcc", "gcc (GCC) 13.2.0");
+        let mut near = compiler("/opt/bin/gcc-12", GCC_12);
+        near.fingerprint = "other".into();
+        assert!(refused(&ours, &[far, near]).contains("/opt/bin/gcc-12"));
+    }
+
+    #[test]
+    fn a_workers_text_cannot_flood_or_steer_the_terminal() {
+        let ours = compiler("/usr/bin/gcc", GCC_12);
+        let mut theirs = compiler(
+            "/usr/bin/gcc",
+            &format!("gcc (x) 9\u{1b}[2J{}", "9".repeat(100_000)),
+        );
+        theirs.path = format!("/{}\n", "a\u{7}".repeat(100_000));
+        let reason = refused(&ours, &[theirs]);
+        assert!(
+            reason.len() < 1000 && !reason.contains(char::is_control),
+            "{reason}"
+        );
+    }
+
+    #[test]
+    fn the_release_is_read_from_what_compilers_really_say() {
+        for (version, expected) in [
+            ("gcc (Debian 12.2.0-14+deb12u1) 12.2.0", "12.2.0"),
+            ("gcc (GCC) 13.2.1 20231011 (Red Hat 13.2.1-4)", "13.2.1"),
+            ("gcc (Ubuntu 11.4.0-1ubuntu1~22.04) 11.4.0", "11.4.0"),
+            ("gcc (SUSE Linux (x) 1) 7.5.0", "7.5.0"),
+            ("Ubuntu clang version 14.0.0-1ubuntu1.1", "14.0.0"),
+            (
+                "clang version 17.0.6 (https://github.com/llvm/llvm-project.git 6009708)",
+                "17.0.6",
+            ),
+            ("Apple clang version 15.0.0 (clang-1500.3.9.4)", "15.0.0"),
+            ("of no number", "of no number"),
+        ] {
+            assert_eq!(release(&compiler("/usr/bin/cc", version)), expected);
+        }
+    }
 }

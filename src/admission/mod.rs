@@ -18,6 +18,8 @@
 //! process group of its own that is killed whatever happened.
 
 mod compare;
+#[cfg(test)]
+mod fake;
 mod identity;
 mod name;
 mod output;

@@ -22,6 +22,15 @@ impl Kind {
             None
         }
     }
+
+    /// By the first line alone, which is all that an identity keeps of it.
+    pub(super) fn of_version_line(line: &str) -> Self {
+        if line.contains("clang version") {
+            Self::Clang
+        } else {
+            Self::Gcc
+        }
+    }
 }
 
 /// What one compiler printed.
@@ -72,7 +81,8 @@ impl Output {
     }
 
     /// gcc begins its version with the name it was called by (`cc (Debian 12.2.0-14) 12.2.0`): the driver's own name takes
-    /// its place. clang says where it is installed.
+    /// its place. clang says where it and its
+    /// configuration lie; what that sets shows in the commands.
     fn version_text(&self, kind: Kind) -> String {
         match kind {
             Kind::Gcc => {
@@ -88,7 +98,9 @@ impl Output {
             Kind::Clang => self
                 .version
                 .lines()
-                .filter(|line| !line.starts_with("InstalledDir:"))
+                .filter(|line| {
+                    !line.starts_with("InstalledDir:") && !line.starts_with("Configuration file:")
+                })
                 .map(|line| format!("{line}\n"))
                 .collect(),
         }
@@ -146,10 +158,12 @@ fn canonical_command(words: &[String]) -> String {
 
 /// Options whose next word is a place. Headers have been included when a job travels, so their places decide nothing.
 fn is_place(word: &str) -> bool {
-    const PLACES: [&str; 10] = [
+    const PLACES: [&str; 12] = [
         "-resource-dir",
         "-isysroot",
         "-isystem",
+        "-idirafter",
+        "-iquote",
         "-internal-isystem",
         "-internal-externc-isystem",
         "-internal-iframework",
@@ -162,7 +176,12 @@ fn is_place(word: &str) -> bool {
 }
 
 fn is_joined_place(word: &str) -> bool {
-    word.starts_with("-fdebug-compilation-dir=") || word.starts_with("-fcoverage-compilation-dir=")
+    const PLACES: [&str; 3] = [
+        "-fdebug-compilation-dir=",
+        "-fcoverage-compilation-dir=",
+        "-I/",
+    ];
+    PLACES.iter().any(|option| word.starts_with(option))
 }
 
 /// `/usr/lib/gcc/x86_64-linux-gnu/12/cc1` becomes `cc1`, `-fplugin=/a/b.so` becomes `-fplugin=b.so`.
@@ -197,4 +216,130 @@ fn words(line: &str) -> Vec<String> {
     }
     words.extend(word);
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GCC_COMMANDS: &str = concat!(
+        "Using built-in specs.\nCOLLECT_GCC=/usr/bin/cc\n",
+        " /usr/lib/gcc/x86_64-linux-gnu/12/cc1 -quiet -imultiarch x86_64-linux-gnu t.c -quiet -dumpbase t.c -dumpbase-ext .c ",
+        "\"-mtune=generic\" \"-march=x86-64\" -fasynchronous-unwind-tables -o - |\n as --64 -o t.o\n",
+        "COMPILER_PATH=/usr/lib/gcc/x86_64-linux-gnu/12/:/usr/lib/gcc/\n",
+    );
+
+    const CLANG_COMMANDS: &str = concat!(
+        "Debian clang version 14.0.6\nInstalledDir: /usr/bin\n (in-process)\n",
+        " \"/usr/lib/llvm-14/bin/clang\" \"-cc1\" \"-triple\" \"x86_64-pc-linux-gnu\" \"-target-cpu\" \"x86-64\" ",
+        "\"-fcoverage-compilation-dir=/tmp/a\" \"-resource-dir\" \"/usr/lib/llvm-14/lib/clang/14.0.6\" ",
+        "\"-internal-isystem\" \"/usr/local/include\" \"-fdebug-compilation-dir=/tmp/a\" \"-o\" \"t.o\" \"-x\" \"c\" \"t.c\"\n",
+    );
+
+    fn gcc(name: &str) -> Output {
+        Output {
+            version: format!(
+                "{name} (Debian 12.2.0-14) 12.2.0\nCopyright (C) 2022 Free Software Foundation, Inc.\n"
+            ),
+            target: "x86_64-linux-gnu\n".into(),
+            configuration: format!(
+                "COLLECT_GCC=/usr/bin/{name}\nConfigured with: ../configure --prefix=/usr\n"
+            ),
+            specs: "*asm:\n%{m16|m32:--32}\n".into(),
+            commands: GCC_COMMANDS.replace("/usr/bin/cc", name),
+        }
+    }
+
+    #[test]
+    fn the_name_that_gcc_was_called_by_does_not_enter() {
+        let (cc, prefixed) = (gcc("cc"), gcc("x86_64-linux-gnu-gcc-12"));
+        assert_eq!(cc.version_line(Kind::Gcc), "gcc (Debian 12.2.0-14) 12.2.0");
+        assert_eq!(cc.version_line(Kind::Gcc), prefixed.version_line(Kind::Gcc));
+        assert_eq!(cc.fingerprint(Kind::Gcc), prefixed.fingerprint(Kind::Gcc));
+    }
+
+    #[test]
+    fn the_drivers_language_enters() {
+        let c = gcc("gcc");
+        let mut cxx = gcc("g++");
+        cxx.commands = GCC_COMMANDS.replace("/cc1 ", "/cc1plus ");
+        assert_eq!(cxx.version_line(Kind::Gcc), "g++ (Debian 12.2.0-14) 12.2.0");
+        assert_ne!(c.fingerprint(Kind::Gcc), cxx.fingerprint(Kind::Gcc));
+    }
+
+    #[test]
+    fn every_part_that_decides_the_objects_enters() {
+        let plain = gcc("gcc").fingerprint(Kind::Gcc);
+        let changes: [fn(&mut Output); 6] = [
+            |gcc| gcc.version.push_str("patched\n"),
+            |gcc| gcc.target = "i686-linux-gnu".into(),
+            |gcc| gcc.configuration = "Configured with: --enable-default-pie".into(),
+            |gcc| gcc.specs.push_str("*cc1:\n-O2\n"),
+            |gcc| gcc.commands = gcc.commands.replace("x86-64\"", "x86-64-v3\""),
+            |gcc| gcc.commands = gcc.commands.replace("as --64", "as --64 --noexecstack"),
+        ];
+        for (index, change) in changes.iter().enumerate() {
+            let mut changed = gcc("gcc");
+            change(&mut changed);
+            assert_ne!(changed.fingerprint(Kind::Gcc), plain, "change {index}");
+        }
+    }
+
+    #[test]
+    fn where_clang_lies_and_was_asked_does_not_enter() {
+        let elsewhere = CLANG_COMMANDS
+            .replace("/usr/lib/llvm-14/bin/clang\"", "/opt/llvm/bin/clang-14\"")
+            .replace("/usr/lib/llvm-14", "/opt/llvm")
+            .replace("/tmp/a", "/var/tmp/b")
+            .replace("\"-internal-isystem\" \"/usr/local/include\"", "");
+        assert_ne!(elsewhere, CLANG_COMMANDS);
+        assert_eq!(
+            canonical_commands(&elsewhere),
+            canonical_commands(CLANG_COMMANDS)
+        );
+        assert_eq!(
+            canonical_commands(CLANG_COMMANDS)
+                .split('\u{1f}')
+                .collect::<Vec<_>>()
+                .join(" "),
+            "-cc1 -triple x86_64-pc-linux-gnu -target-cpu x86-64 -o t.o -x c t.c\n"
+        );
+    }
+
+    #[test]
+    fn clangs_flags_and_language_enter() {
+        for (from, to) in [("\"x86-64\"", "\"skylake\""), ("\"c\"", "\"c++\"")] {
+            let changed = CLANG_COMMANDS.replace(from, to);
+            assert_ne!(
+                canonical_commands(&changed),
+                canonical_commands(CLANG_COMMANDS),
+                "{to}"
+            );
+        }
+    }
+
+    #[test]
+    fn words_are_split_as_the_compilers_quote_them() {
+        assert_eq!(
+            words(r#" "/a b/c" -D\"x\" "" y\ z"#),
+            ["/a b/c", "-D\"x\"", "", "y z"]
+        );
+        assert_eq!(words(r#" "open \"#), ["open "]);
+    }
+
+    #[test]
+    fn any_text_can_be_reduced() {
+        for text in [
+            "",
+            " ",
+            " \"",
+            " \\",
+            " -resource-dir",
+            " \u{0}=/",
+            " =",
+            "\u{fffd}\n \u{fffd}=",
+        ] {
+            canonical_commands(text);
+        }
+    }
 }

@@ -255,3 +255,217 @@ fn first_line(text: &str) -> String {
         .take(LONGEST)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, thread, time::Instant};
+
+    use super::*;
+    use crate::admission::{Verdict, admit, fake::script};
+
+    /// The real compiler of this name, if this machine has it.
+    fn installed(name: &str) -> Option<PathBuf> {
+        let path = Path::new("/usr/bin").join(name);
+        path.exists().then_some(path)
+    }
+
+    fn admits(ours: &CompilerIdentity, theirs: &CompilerIdentity) -> bool {
+        matches!(
+            admit(ours, std::slice::from_ref(theirs)),
+            Verdict::Admitted { .. }
+        )
+    }
+
+    fn impatient() -> Prober {
+        Prober::new(Duration::from_millis(300))
+    }
+
+    #[test]
+    fn the_same_compiler_is_recognised_under_all_its_names() {
+        for names in [
+            ["gcc", "cc", "gcc-12"],
+            ["g++", "c++", "g++-12"],
+            ["clang", "clang-14", "clang"],
+        ] {
+            let paths: Vec<_> = names.into_iter().filter_map(installed).collect();
+            let (compilers, warnings) = identify_all(&paths);
+            assert_eq!(warnings, Vec::<String>::new());
+            for theirs in &compilers {
+                assert!(admits(&compilers[0], theirs), "{compilers:#?}");
+            }
+        }
+    }
+
+    #[test]
+    fn real_drivers_of_two_languages_or_projects_are_never_taken_for_each_other() {
+        let paths: Vec<_> = ["gcc", "g++", "clang", "clang++"]
+            .into_iter()
+            .filter_map(installed)
+            .collect();
+        let (compilers, _) = identify_all(&paths);
+        assert_eq!(compilers.len(), paths.len());
+        for (mine, ours) in compilers.iter().enumerate() {
+            for (other, theirs) in compilers.iter().enumerate() {
+                // Renamed, so that nothing but the fingerprint can tell.
+                let mut theirs = theirs.clone();
+                theirs.path = "/opt/compiler".into();
+                assert_eq!(
+                    ours.fingerprint == theirs.fingerprint,
+                    mine == other,
+                    "{ours:?} {theirs:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrapper_is_the_compiler_unless_it_adds_a_flag() {
+        let directory = tempfile::tempdir().unwrap();
+        for real in ["gcc", "clang"].into_iter().filter_map(installed) {
+            let ours = identify(&real).unwrap();
+            let real = real.display();
+            let plain = script(directory.path(), "plain", &format!("exec {real} \"$@\""));
+            assert_eq!(identify(&plain).unwrap().fingerprint, ours.fingerprint);
+            let flagged = script(
+                directory.path(),
+                "flagged",
+                &format!("exec {real} -O2 \"$@\""),
+            );
+            assert_ne!(identify(&flagged).unwrap().fingerprint, ours.fingerprint);
+        }
+    }
+
+    #[test]
+    fn a_compiler_with_patched_specs_is_another_one() {
+        let Some(real) = installed("gcc") else { return };
+        let directory = tempfile::tempdir().unwrap();
+        let specs = directory.path().join("specs");
+        fs::write(&specs, "*cc1:\n+ -funsigned-char\n\n").unwrap();
+        let body = format!("exec {} -specs={} \"$@\"", real.display(), specs.display());
+        let patched = identify(&script(directory.path(), "gcc", &body)).unwrap();
+        assert_ne!(patched.fingerprint, identify(&real).unwrap().fingerprint);
+    }
+
+    #[test]
+    fn an_identity_is_the_same_wherever_and_whenever_it_is_made() {
+        let Some(real) = installed("cc") else { return };
+        assert_eq!(identify(&real).unwrap(), identify(&real).unwrap());
+    }
+
+    #[test]
+    fn a_compiler_that_hangs_is_given_up_and_leaves_no_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let body = "(sleep 1; touch \"${0%/*}/survived\") & sleep 1000";
+        let path = script(directory.path(), "gcc", body);
+        let started = now();
+        let error = impatient().identify(&path).unwrap_err().to_string();
+        assert!(
+            error.ends_with("--version: it did not end within 0.3 s"),
+            "{error}"
+        );
+        assert!(started.elapsed() < Duration::from_secs(5));
+        thread::sleep(Duration::from_millis(1500));
+        assert!(!directory.path().join("survived").exists());
+    }
+
+    #[test]
+    fn a_child_in_the_background_does_not_outlive_the_question() {
+        let directory = tempfile::tempdir().unwrap();
+        let body = "(sleep 1; touch \"${0%/*}/survived\") >/dev/null 2>&1 & echo hello";
+        let error = identify(&script(directory.path(), "gcc", body)).unwrap_err();
+        assert!(matches!(error, IdentifyError::Unknown { .. }), "{error}");
+        thread::sleep(Duration::from_millis(1500));
+        assert!(!directory.path().join("survived").exists());
+    }
+
+    #[test]
+    fn a_compiler_that_closes_its_output_and_hangs_is_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = script(directory.path(), "gcc", "exec >&- 2>&- sleep 1000");
+        let error = impatient().identify(&path).unwrap_err();
+        assert!(matches!(error, IdentifyError::Unusable { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_compiler_that_floods_is_stopped() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = identify(&script(directory.path(), "gcc", "exec yes gcc"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.ends_with("it printed more than 1024 KiB"), "{error}");
+    }
+
+    #[test]
+    fn a_compiler_that_waits_for_input_gets_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = identify(&script(directory.path(), "gcc", "cat; echo done")).unwrap_err();
+        assert!(
+            matches!(error, IdentifyError::Unknown { ref said, .. } if said == "done"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_compiler_that_fails_is_quoted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = script(directory.path(), "gcc", "echo 'no licence' >&2; exit 3");
+        let error = identify(&path).unwrap_err().to_string();
+        assert!(
+            error.ends_with("--version failed (exit status: 3): no licence"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_compiler_that_vanished_or_may_not_run_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let plain = directory.path().join("plain");
+        fs::write(&plain, "text").unwrap();
+        for path in [
+            directory.path().join("gone"),
+            plain,
+            directory.path().to_owned(),
+        ] {
+            let error = identify(&path).unwrap_err().to_string();
+            assert!(
+                error.contains("it cannot be run") && error.contains(&*path.to_string_lossy()),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_relative_path_is_refused() {
+        let error = identify(Path::new("gcc")).unwrap_err();
+        assert!(matches!(error, IdentifyError::Path { .. }), "{error}");
+    }
+
+    #[test]
+    fn compilers_that_cannot_be_identified_are_left_out_and_explained() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut paths = vec![script(directory.path(), "gcc", "echo tcc")];
+        paths.extend(installed("cc"));
+        let (compilers, warnings) = identify_all(&paths);
+        assert_eq!(compilers.len(), paths.len() - 1);
+        assert_eq!(warnings.len(), 1);
+        assert!(
+            warnings[0].contains("neither gcc nor clang (it says \"tcc\")"),
+            "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn a_compiler_gets_only_the_environment_it_needs() {
+        let env = clean_env(|name| (name != "TMPDIR").then(|| "x".into()));
+        let names: Vec<_> = env.iter().filter_map(|(name, _)| name.to_str()).collect();
+        assert_eq!(names, ["PATH", "HOME", "DEVELOPER_DIR", "LC_ALL"]);
+    }
+
+    fn now() -> Instant {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the test measures a real process"
+        )]
+        Instant::now()
+    }
+}

@@ -93,3 +93,134 @@ fn is_masquerade_script(path: &Path) -> bool {
             .split(|char: char| !char.is_alphanumeric() && char != '_' && char != '-')
             .any(|word| MASQUERADES.contains(&word))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::admission::fake::script;
+
+    /// Directories `a` and `b` on a PATH.
+    struct Machine {
+        root: tempfile::TempDir,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            for directory in ["a", "b", "bin"] {
+                fs::create_dir(root.path().join(directory)).unwrap();
+            }
+            Self { root }
+        }
+
+        fn program(&self, path: &str, body: &str) -> PathBuf {
+            script(self.root.path(), path, body)
+        }
+
+        fn link(&self, target: &str, path: &str) {
+            symlink(target, self.root.path().join(path)).unwrap();
+        }
+
+        fn found(&self) -> Vec<String> {
+            let path =
+                env::join_paths(["a", "b"].map(|directory| self.root.path().join(directory)))
+                    .unwrap();
+            compilers_on_path(&path)
+                .iter()
+                .map(|path| {
+                    path.strip_prefix(self.root.path())
+                        .unwrap()
+                        .display()
+                        .to_string()
+                })
+                .collect()
+        }
+    }
+
+    #[test]
+    fn the_first_of_a_name_wins_and_links_keep_their_names() {
+        let machine = Machine::new();
+        for path in [
+            "b/gcc",
+            "a/gcc",
+            "b/gcc-12",
+            "b/x86_64-linux-gnu-g++-12",
+            "b/clang++-14",
+            "b/gcc-ar",
+            "b/make",
+        ] {
+            machine.program(path, "exit 0");
+        }
+        machine.link("gcc", "a/cc");
+        assert_eq!(
+            machine.found(),
+            [
+                "a/cc",
+                "b/clang++-14",
+                "a/gcc",
+                "b/gcc-12",
+                "b/x86_64-linux-gnu-g++-12"
+            ]
+        );
+    }
+
+    #[test]
+    fn links_that_end_in_a_masquerade_are_passed_over() {
+        let machine = Machine::new();
+        for name in ["distcc", "ccache", "icecc", "distmesh"] {
+            machine.program(&format!("bin/{name}"), "exit 0");
+        }
+        machine.link("../bin/distcc", "a/gcc");
+        machine.link("../bin/ccache", "a/g++");
+        machine.link("../bin/icecc", "a/clang");
+        machine.link("clang", "a/clang-14");
+        machine.link("../bin/distmesh", "a/cc");
+        machine.program("b/gcc", "exit 0");
+        assert_eq!(machine.found(), ["b/gcc"]);
+    }
+
+    #[test]
+    fn a_masquerade_that_is_itself_a_link_is_recognised() {
+        let machine = Machine::new();
+        machine.program("bin/ccache-4.8", "exit 0");
+        machine.link("ccache-4.8", "bin/ccache");
+        machine.link("../bin/ccache", "a/gcc");
+        assert_eq!(machine.found(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn scripts_that_call_a_masquerade_are_passed_over() {
+        let machine = Machine::new();
+        machine.program("a/gcc", "exec ccache /usr/bin/gcc \"$@\"");
+        machine.program("a/g++", "exec /opt/bin/distcc g++ \"$@\"");
+        machine.program("a/clang", "exec /opt/distccache/clang \"$@\"");
+        assert_eq!(machine.found(), ["a/clang"]);
+    }
+
+    #[test]
+    fn our_own_program_is_passed_over_under_any_name() {
+        let machine = Machine::new();
+        machine.link(env::current_exe().unwrap().to_str().unwrap(), "a/gcc");
+        assert_eq!(machine.found(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_no_compiler() {
+        let machine = Machine::new();
+        fs::write(machine.root.path().join("a/gcc"), "").unwrap();
+        fs::create_dir(machine.root.path().join("a/g++")).unwrap();
+        machine.link("nowhere", "a/clang");
+        machine.link("clang++", "a/clang++");
+        assert_eq!(machine.found(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn directories_that_are_relative_or_gone_are_passed_over() {
+        assert_eq!(
+            compilers_on_path(OsStr::new("::.:bin:/nonexistent")),
+            Vec::<PathBuf>::new()
+        );
+    }
+}

@@ -186,3 +186,143 @@ fn unescape(text: &str) -> String {
         plain
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The directories that are looked into, by version.
+    fn looked_into(cgroups: &str, mounts: &str) -> Vec<(u8, String)> {
+        files(cgroups, mounts)
+            .into_iter()
+            .map(|file| match file {
+                QuotaFile::V2 { max } => (2, max),
+                QuotaFile::V1 { quota, .. } => (1, quota),
+            })
+            .map(|(version, file)| (version, file.parent().unwrap().display().to_string()))
+            .collect()
+    }
+
+    fn paths(version: u8, paths: &[&str]) -> Vec<(u8, String)> {
+        paths
+            .iter()
+            .map(|path| (version, (*path).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_service_under_systemd_is_limited_by_every_slice_above_it() {
+        let cgroups = "0::/system.slice/system-runner.slice/runner@1.service\n";
+        let mounts = "23 28 0:21 / /proc rw,nosuid,nodev,noexec,relatime shared:12 - proc proc rw\n\
+            30 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n";
+        let expected = [
+            "/sys/fs/cgroup/system.slice/system-runner.slice/runner@1.service",
+            "/sys/fs/cgroup/system.slice/system-runner.slice",
+            "/sys/fs/cgroup/system.slice",
+            "/sys/fs/cgroup",
+        ];
+        assert_eq!(looked_into(cgroups, mounts), paths(2, &expected));
+    }
+
+    #[test]
+    fn a_docker_container_with_its_own_cgroup_namespace_sees_its_limit_at_the_mount_point() {
+        let mounts = "1062 1061 0:29 / /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup rw,nsdelegate\n";
+        assert_eq!(looked_into("0::/\n", mounts), paths(2, &["/sys/fs/cgroup"]));
+    }
+
+    #[test]
+    fn a_docker_container_on_version_1_is_found_below_its_mounts_root() {
+        let id = "/docker/3f1e9c0a";
+        let cgroups = format!(
+            "12:memory:{id}\n11:cpuset:{id}\n5:cpu,cpuacct:{id}\n1:name=systemd:{id}\n0::/system.slice/containerd.service\n"
+        );
+        let mounts = format!(
+            "775 774 0:31 {id} /sys/fs/cgroup/cpuset ro,nosuid shared:11 master:15 - cgroup cgroup rw,cpuset\n\
+             776 774 0:33 {id} /sys/fs/cgroup/cpu,cpuacct ro,nosuid master:16 - cgroup cgroup rw,cpu,cpuacct\n"
+        );
+        assert_eq!(
+            looked_into(&cgroups, &mounts),
+            paths(1, &["/sys/fs/cgroup/cpu,cpuacct"])
+        );
+    }
+
+    #[test]
+    fn both_hierarchies_count_where_both_are_mounted() {
+        let cgroups = "9:name=systemd:/\n3:cpuset:/\n1:cpu:/jobs/7\n0::/\n";
+        let mounts = "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
+            33 31 0:30 / /sys/fs/cgroup/cpuacct rw,relatime - cgroup cgroup rw,cpuacct\n\
+            41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
+        let mut expected = paths(
+            1,
+            &[
+                "/sys/fs/cgroup/cpu/jobs/7",
+                "/sys/fs/cgroup/cpu/jobs",
+                "/sys/fs/cgroup/cpu",
+            ],
+        );
+        expected.extend(paths(2, &["/sys/fs/cgroup/unified"]));
+        assert_eq!(looked_into(cgroups, mounts), expected);
+    }
+
+    #[test]
+    fn a_cgroup_outside_of_what_is_mounted_falls_back_to_the_mount_point() {
+        let mounts = "41 31 0:38 /mine /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(
+            looked_into("0::/other/group\n", mounts),
+            paths(2, &["/sys/fs/cgroup"])
+        );
+        let mounts = "41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(
+            looked_into("0::/../sibling\n", mounts),
+            paths(2, &["/sys/fs/cgroup"])
+        );
+    }
+
+    #[test]
+    fn a_mount_point_with_a_blank_is_read() {
+        let mounts = "41 31 0:38 / /my\\040cgroups rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(
+            looked_into("0::/a\n", mounts),
+            paths(2, &["/my cgroups/a", "/my cgroups"])
+        );
+    }
+
+    #[test]
+    fn a_group_whose_name_has_a_colon_is_read() {
+        let mounts = "41 31 0:38 / /c rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(
+            looked_into("0::/a:b\n", mounts),
+            paths(2, &["/c/a:b", "/c"])
+        );
+    }
+
+    #[test]
+    fn without_cgroups_nothing_is_looked_into() {
+        assert_eq!(looked_into("", ""), []);
+        assert_eq!(looked_into("0::/\n", "garbage\n - \n1 2 3 - cgroup2\n"), []);
+    }
+
+    #[test]
+    fn quotas_of_version_2_are_read() {
+        assert_eq!(parse_v2("150000 100000\n"), Some(Milli(1500)));
+        assert_eq!(parse_v2("max 100000\n"), None);
+        for garbage in ["", "1", "1 0", "-1 100000", "x y", "18446744073709551615 1"] {
+            assert_eq!(parse_v2(garbage), None, "{garbage}");
+        }
+    }
+
+    #[test]
+    fn quotas_of_version_1_are_read() {
+        assert_eq!(parse_v1("200000\n", "100000\n"), Some(Milli(2000)));
+        assert_eq!(parse_v1("-1\n", "100000\n"), None);
+        assert_eq!(parse_v1("200000\n", "0\n"), None);
+    }
+
+    #[test]
+    fn parts_of_cores_are_shown_without_idle_zeros() {
+        let shown: Vec<_> = [1500, 2000, 50, 1]
+            .map(|milli| Milli(milli).to_string())
+            .into();
+        assert_eq!(shown, ["1.5", "2", "0.05", "0.001"]);
+    }
+}

@@ -68,6 +68,10 @@ impl Call<'_> {
         });
         // Before the process is reaped: its number may be somebody else's afterwards.
         group.kill();
+        if read.is_err() {
+            // A leader that has moved to another group is not hit there.
+            handle.kill().map_err(ProbeError::Watch)?;
+        }
         let status = handle.wait().map_err(ProbeError::Watch)?.status;
         match read {
             Ok(text) => Ok(Ended { status, text }),

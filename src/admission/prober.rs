@@ -369,6 +369,21 @@ mod tests {
     }
 
     #[test]
+    fn a_compiler_that_leaves_its_process_group_is_given_up_too() {
+        if installed("python3").is_none() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let body = "exec /usr/bin/python3 -c 'import os, time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(30)'";
+        let started = now();
+        let error = Prober::new(Duration::from_secs(2))
+            .identify(&script(directory.path(), "gcc", body))
+            .unwrap_err();
+        assert!(matches!(error, IdentifyError::Unusable { .. }), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
     fn a_child_in_the_background_does_not_outlive_the_question() {
         let directory = tempfile::tempdir().unwrap();
         let body = "(sleep 1; touch \"${0%/*}/survived\") >/dev/null 2>&1 & echo hello";

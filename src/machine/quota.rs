@@ -325,4 +325,12 @@ mod tests {
             .into();
         assert_eq!(shown, ["1.5", "2", "0.05", "0.001"]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_can_be_read(cgroups in "[0:/.,cpu\n]*", place in "[/.\\\\0-9\u{e9} ]*", kind in "(cgroup2?)? [cpu, ]*") {
+            files(&cgroups, &format!("1 2 3 {place} - {kind}\n"));
+            parse_v2(&place);
+        }
+    }
 }

@@ -19,6 +19,7 @@ pub mod dispatch;
 pub mod distcc;
 pub mod error;
 pub mod event;
+pub mod machine;
 pub mod mesh;
 pub mod rendezvous;
 pub mod report;

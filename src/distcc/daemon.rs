@@ -102,7 +102,7 @@ pub enum DaemonError {
         source: io::Error,
     },
     /// It ended by itself.
-    #[error("{} ended at once ({status}){log}; run it by hand to see more", path.display())]
+    #[error("{} ended at once ({status}); run it by hand to see more{log}", path.display())]
     Exited {
         /// The binary.
         path: PathBuf,
@@ -113,7 +113,7 @@ pub enum DaemonError {
     },
     /// It runs, but does not compile.
     #[error(
-        "distccd at {addr} does not compile: {failure}{log}; check that {compiler} works for the user that distccd runs as"
+        "distccd at {addr} does not compile: {failure}; check that {compiler} works for the user that distccd runs as{log}"
     )]
     Canary {
         /// Where it listens.

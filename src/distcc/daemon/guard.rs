@@ -61,9 +61,22 @@ impl Guard {
         Ok(Self { shell, pipe })
     }
 
-    /// From now on this session is to be ended; `None`: nothing is.
-    pub(super) async fn watch(&mut self, session: Option<u32>) -> io::Result<()> {
-        let line = session.map(|id| id.to_string()).unwrap_or_default() + "\n";
+    /// From now on this session is to be ended. Somebody may have killed the shell: then another one takes over.
+    pub(super) async fn watch_anew(&mut self, session: u32, dir: &Path) -> io::Result<()> {
+        let line = format!("{session}\n");
+        if self.tell(&line).await.is_ok() {
+            return Ok(());
+        }
+        *self = Self::start(dir)?;
+        self.tell(&line).await
+    }
+
+    /// From now on there is nothing to end.
+    pub(super) async fn watch_none(&mut self) -> io::Result<()> {
+        self.tell("\n").await
+    }
+
+    async fn tell(&mut self, line: &str) -> io::Result<()> {
         self.pipe.write_all(line.as_bytes()).await?;
         self.pipe.flush().await
     }

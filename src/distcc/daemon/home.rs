@@ -75,13 +75,25 @@ impl Home {
     }
 
     fn fill(&self, list: &str, user: Option<&User>) -> io::Result<()> {
-        fs::create_dir(self.tmp())?;
-        fs::set_permissions(self.tmp(), fs::Permissions::from_mode(0o700))?;
         fs::write(self.list(), list)?;
         fs::set_permissions(self.list(), fs::Permissions::from_mode(0o644))?;
+        if user.is_some() {
+            // The list stays root's: a job can make distccd write files, but not choose what distccd may run.
+            fs::set_permissions(self.path(), fs::Permissions::from_mode(0o711))?;
+        }
+        self.empty_tmp(user)
+    }
+
+    /// What a killed distccd had begun is of no use to the next one.
+    pub(super) fn empty_tmp(&self, user: Option<&User>) -> io::Result<()> {
+        if let Err(error) = fs::remove_dir_all(self.tmp())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        fs::create_dir(self.tmp())?;
+        fs::set_permissions(self.tmp(), fs::Permissions::from_mode(0o700))?;
         let Some(user) = user else { return Ok(()) };
-        // The list stays root's: a job can make distccd write files, but not choose what distccd may run.
-        fs::set_permissions(self.path(), fs::Permissions::from_mode(0o711))?;
         chown(self.tmp(), Some(user.uid), Some(user.gid))
     }
 

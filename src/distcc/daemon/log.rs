@@ -144,7 +144,7 @@ impl Tail {
             return String::new();
         }
         let lines: Vec<_> = self.0.iter().map(|line| format!("\n    {line}")).collect();
-        format!("; its log ends:{}\n", lines.concat())
+        format!("\n  the end of its log:{}", lines.concat())
     }
 }
 

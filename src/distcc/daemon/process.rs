@@ -18,7 +18,8 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::{Child, Command},
     sync::mpsc,
-    time::sleep,
+    task::JoinHandle,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -36,6 +37,8 @@ const TOOLS: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
 /// A killed process is gone within a scheduler's tick or is stuck in the kernel.
 const DEATH_POLL: Duration = Duration::from_millis(10);
 const DEATH_POLLS: u32 = 500;
+/// What is in the pipe is read at once.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What a run of distccd has said so far.
 #[derive(Clone, Debug, Default)]
@@ -129,6 +132,7 @@ pub(super) struct Process {
     child: Child,
     session: u32,
     pub(super) journal: Journal,
+    reader: JoinHandle<()>,
 }
 
 impl Process {
@@ -153,11 +157,12 @@ impl Process {
         let session = child.id().ok_or_else(missing)?;
         let log = child.stderr.take().ok_or_else(missing)?;
         let journal = Journal::default();
-        tokio::spawn(journal.clone().follow(log, events));
+        let reader = tokio::spawn(journal.clone().follow(log, events));
         Ok(Self {
             child,
             session,
             journal,
+            reader,
         })
     }
 
@@ -169,6 +174,13 @@ impl Process {
     /// Waits until the master ends by itself. Cancel-safe.
     pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
+    }
+
+    /// The end of the log of a distccd that has ended.
+    pub(super) async fn last_words(&mut self) -> String {
+        // Children that outlive their master keep the pipe open.
+        let _ = timeout(LAST_WORDS, &mut self.reader).await;
+        self.journal.quote()
     }
 
     /// Ends the whole session and waits until nothing of it is left.

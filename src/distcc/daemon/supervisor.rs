@@ -142,7 +142,7 @@ impl Owned {
     /// Returns when distccd has to be started again, and why.
     async fn look_after(&mut self) -> String {
         let (addr, pace) = (self.addr, self.pace);
-        let compiler = self.compiler();
+        let compiler = compiler(&self.config);
         let Some(process) = &mut self.process else {
             return "it does not run".to_owned();
         };
@@ -157,45 +157,43 @@ impl Owned {
         }
     }
 
-    /// Starts distccd and waits for its first compile. Whatever came of it, the process is the guard's and ours to end.
+    /// Starts distccd and waits for its first compile.
     async fn run(&mut self) -> Result<(), DaemonError> {
         self.end_process().await;
         let (config, user) = (&self.config, self.user.as_ref());
-        let port = self.addr.port();
-        let process = Process::spawn(config, &self.home, user, port, self.events.clone())?;
-        let watched = self.guard.watch(Some(process.session())).await;
-        let process = self.process.insert(process);
-        watched.map_err(|source| DaemonError::System {
-            what: "tell the guard of distccd",
+        let emptied = self.home.empty_tmp(user);
+        emptied.map_err(|source| DaemonError::Home {
+            path: self.home.path().to_owned(),
             source,
         })?;
+        let port = self.addr.port();
+        let process = Process::spawn(config, &self.home, user, port, self.events.clone())?;
+        let session = process.session();
+        let process = self.process.insert(process);
+        self.guard
+            .watch_anew(session, self.home.path())
+            .await
+            .map_err(|source| DaemonError::System {
+                what: "tell the guard of distccd",
+                source,
+            })?;
         let compiler = compiler(&self.config);
-        let journal = process.journal.clone();
         let ended = tokio::select! {
             // A distccd that could not bind must not be mistaken for the stranger who has the port.
             biased;
             ended = process.ended() => ended,
-            first = first_compile(self.addr, &compiler) => match first {
-                Ok(()) => return Ok(()),
-                Err(failure) => return Err(DaemonError::Canary {
-                    addr: self.addr,
-                    compiler,
-                    failure,
-                    log: journal.quote(),
-                }),
-            },
+            first = first_compile(self.addr, &compiler) => return first.map_err(|failure| DaemonError::Canary {
+                addr: self.addr,
+                compiler,
+                failure,
+                log: process.journal.quote(),
+            }),
         };
-        // What it said last may still be in the pipe.
-        sleep(AGAIN).await;
         Err(DaemonError::Exited {
             path: self.config.distccd.clone(),
             status: ended.map_or_else(|error| error.to_string(), |status| status.to_string()),
-            log: journal.quote(),
+            log: process.last_words().await,
         })
-    }
-
-    fn compiler(&self) -> String {
-        compiler(&self.config)
     }
 
     async fn end_process(&mut self) {
@@ -204,7 +202,7 @@ impl Owned {
         };
         process.kill().await;
         // The number may be given to another session from now on.
-        if let Err(error) = self.guard.watch(None).await {
+        if let Err(error) = self.guard.watch_none().await {
             tracing::warn!(%error, "the guard of distccd is gone");
         }
     }

@@ -100,10 +100,18 @@ fn gcc() -> PathBuf {
 
 fn pace() -> Pace {
     Pace {
-        every: Duration::from_millis(200),
-        deadline: Duration::from_secs(3),
         first_pause: Duration::from_millis(50),
         longest_pause: Duration::from_millis(400),
+        ..Pace::default()
+    }
+}
+
+/// Finds a stopped distccd soon, and on a busy machine perhaps one that is only slow.
+fn watchful() -> Pace {
+    Pace {
+        every: Duration::from_millis(200),
+        deadline: Duration::from_secs(3),
+        ..pace()
     }
 }
 
@@ -321,7 +329,9 @@ async fn a_daemon_that_is_dropped_ends_its_distccd() {
 #[tokio::test]
 async fn a_stopped_distccd_is_found_and_started_again() {
     let site = Site::new();
-    let daemon = site.start().await;
+    let daemon = Daemon::start_at_pace(site.config(), watchful())
+        .await
+        .unwrap();
     let addr = daemon.addr();
     let before = distccds(addr);
     signal(&before, Signal::STOP);
@@ -516,8 +526,10 @@ async fn no_compiler_runs_as_root() {
 #[tokio::test]
 async fn a_distccd_of_somebody_else_s_is_watched_and_left_alone() {
     let site = Site::new();
-    let owner = site.start().await;
-    let watcher = Daemon::external_at_pace(owner.addr(), pace())
+    let owner = Daemon::start_at_pace(site.config(), watchful())
+        .await
+        .unwrap();
+    let watcher = Daemon::external_at_pace(owner.addr(), watchful())
         .await
         .unwrap();
     let addr = watcher.addr();
@@ -531,6 +543,25 @@ async fn a_distccd_of_somebody_else_s_is_watched_and_left_alone() {
     owner.stop().await;
     let gone = Daemon::external(addr).await.unwrap_err().to_string();
     assert!(gone.contains("refused"), "{gone}");
+}
+
+/// The live guards that this process started.
+fn guards(parent: u32) -> BTreeSet<i32> {
+    let all = processes(&["distmesh-guard"]);
+    let output = Command::new("ps")
+        .args(["-A", "-o", "ppid=,pid="])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let pairs = text.lines().map(|line| {
+        let numbers: Vec<i32> = line
+            .split_whitespace()
+            .map(|word| word.parse().unwrap())
+            .collect();
+        (numbers[0] as u32, numbers[1])
+    });
+    let own = pairs.filter(|(ppid, pid)| *ppid == parent && all.contains(pid));
+    own.map(|(_, pid)| pid).collect()
 }
 
 /// Not a test: the process that is killed below.
@@ -572,6 +603,13 @@ async fn a_worker_that_is_killed_leaves_no_process() {
     let dir = format!("/{}", words.next().unwrap());
     assert!(!processes(&[&sleeper]).is_empty());
     assert!(!distccds(addr).is_empty());
+    let first = guards(holder.id());
+    assert_eq!(first.len(), 1);
+    signal(&first, Signal::KILL);
+    until("another guard took over", || {
+        guards(holder.id()).difference(&first).count() == 1
+    })
+    .await;
     holder.kill().unwrap();
     holder.wait().unwrap();
     until("distccd is gone", || distccds(addr).is_empty()).await;

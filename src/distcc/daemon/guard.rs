@@ -71,6 +71,11 @@ impl Guard {
         self.tell(&line).await
     }
 
+    /// Returns when somebody has killed the shell. Cancel-safe.
+    pub(super) async fn ended(&mut self) {
+        let _ = self.shell.wait().await;
+    }
+
     /// From now on there is nothing to end.
     pub(super) async fn watch_none(&mut self) -> io::Result<()> {
         self.tell("\n").await

@@ -1,6 +1,6 @@
 //! Keeps one distccd healthy: starts it, looks after it, starts it again.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, process::ExitStatus, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -146,14 +146,18 @@ impl Owned {
         let Some(process) = &mut self.process else {
             return "it does not run".to_owned();
         };
-        let journal = process.journal.clone();
-        let canaries = failing(addr, &compiler, pace, || journal.lines());
-        tokio::select! {
-            status = process.ended() => {
-                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                format!("it ended ({status})")
+        let (session, journal) = (process.session(), process.journal.clone());
+        let mut canaries = pin!(failing(addr, &compiler, pace, || journal.lines()));
+        loop {
+            tokio::select! {
+                status = process.ended() => return format!("it ended ({})", told(status)),
+                failure = &mut canaries => return failure.to_string(),
+                () = self.guard.ended() => {
+                    if let Err(error) = self.guard.watch_anew(session, self.home.path()).await {
+                        return format!("nobody could guard it: {error}");
+                    }
+                }
             }
-            failure = canaries => failure.to_string(),
         }
     }
 
@@ -191,7 +195,7 @@ impl Owned {
         };
         Err(DaemonError::Exited {
             path: self.config.distccd.clone(),
-            status: ended.map_or_else(|error| error.to_string(), |status| status.to_string()),
+            status: told(ended),
             log: process.last_words().await,
         })
     }
@@ -218,6 +222,10 @@ fn compiler(config: &DaemonConfig) -> String {
     first
         .map(|path| path.display().to_string())
         .unwrap_or_default()
+}
+
+fn told(ended: io::Result<ExitStatus>) -> String {
+    ended.map_or_else(|error| error.to_string(), |status| status.to_string())
 }
 
 /// Waits until something listens, then compiles once.

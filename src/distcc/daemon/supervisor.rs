@@ -336,3 +336,51 @@ impl Foreign {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Watches a distccd that accepts and never answers; returns how often it was asked, and the verdict, if one fell
+    /// within ten canaries.
+    async fn watch_a_silent_one(progress: impl Fn() -> u64) -> (usize, Option<CanaryFailure>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let pace = Pace {
+            every: Duration::from_millis(1),
+            deadline: Duration::from_millis(100),
+            ..Pace::default()
+        };
+        let mut held = Vec::new();
+        let mut watching = pin!(failing(addr, "gcc", pace, progress));
+        while held.len() < 10 {
+            tokio::select! {
+                failure = &mut watching => return (held.len(), Some(failure)),
+                accepted = listener.accept() => held.push(accepted.unwrap()),
+            }
+        }
+        (held.len(), None)
+    }
+
+    #[tokio::test]
+    async fn two_silences_in_a_row_are_a_failure() {
+        let (asked, failure) = watch_a_silent_one(|| 7).await;
+        assert_eq!(asked, 2);
+        assert!(matches!(failure, Some(CanaryFailure::Timeout(_))));
+    }
+
+    #[tokio::test]
+    async fn a_distccd_that_finishes_jobs_is_never_too_slow() {
+        let lines = Cell::new(0);
+        let (_, failure) = watch_a_silent_one(|| {
+            lines.set(lines.get() + 1);
+            lines.get()
+        })
+        .await;
+        assert!(failure.is_none());
+    }
+}

@@ -10,6 +10,7 @@ use distmesh::{
 };
 
 fn main() -> ExitCode {
+    distmesh::build::shim::run_if_shim();
     ExitCode::from(exit_code())
 }
 

@@ -1,0 +1,214 @@
+//! Which compiler calls distcc may have.
+
+/// What a compiler call is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Linking, preprocessing, a question about the compiler.
+    NotACompile,
+    /// A compile that has to run here, and why.
+    Local(String),
+    /// A compile of this source that any machine can do.
+    Distributable(String),
+}
+
+/// Their side files, or the processor they ask about, are those of the machine that compiles: distcc 3.4 sends some of them
+/// away regardless and loses the file.
+const LOCAL_EXACT: &[&str] = &[
+    "-march=native",
+    "-mtune=native",
+    "-mcpu=native",
+    "--coverage",
+    "-ftest-coverage",
+    "-frepo",
+    "-fstack-usage",
+];
+const LOCAL_PREFIX: &[&str] = &[
+    "-flto",
+    "-gsplit-dwarf",
+    "-save-temps",
+    "--save-temps",
+    "-fdump-",
+    "-ftime-trace",
+    "-fmodules",
+    "-fprofile-",
+    "-specs=",
+    "--specs=",
+    "-Wa,-a",
+    "@",
+];
+/// Options whose value is the next argument.
+const TAKES_VALUE: &[&str] = &[
+    "-I",
+    "-D",
+    "-U",
+    "-include",
+    "-imacros",
+    "-isystem",
+    "-iquote",
+    "-idirafter",
+    "-isysroot",
+    "-MF",
+    "-MT",
+    "-MQ",
+    "-target",
+    "-arch",
+    "-Xclang",
+    "-Xpreprocessor",
+    "-Xassembler",
+    "-mllvm",
+    "-L",
+    "-l",
+    "--param",
+    "-iprefix",
+    "-B",
+    "-T",
+    "-u",
+];
+/// Why a configure test is not distributed.
+pub const CONFIGURE_TEST: &str = "a configure test";
+const SOURCES: &[&str] = &[
+    "c", "cc", "cpp", "cxx", "c++", "C", "cp", "CPP", "i", "ii", "m", "mm",
+];
+
+/// Classifies the arguments that follow the compiler's name.
+#[must_use]
+pub fn classify(args: &[String]) -> Class {
+    let (mut compile, mut sources, mut language) = (false, Vec::new(), None);
+    let mut local = None;
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        match arg.as_str() {
+            "-E" | "-M" | "-MM" | "-fsyntax-only" => return Class::NotACompile,
+            "-c" | "-S" => compile = true,
+            "-" => local = Some("the source is standard input".to_owned()),
+            "-o" => {
+                let output = rest.next().map_or("", String::as_str);
+                if output == "-" {
+                    local = Some("the output is standard output".to_owned());
+                }
+                // CMake's try_compile names its targets so; as with conftest.c, one small file after the other.
+                if output.contains("/cmTC_") {
+                    local = Some(CONFIGURE_TEST.to_owned());
+                }
+            }
+            "-x" => language = rest.next(),
+            option if TAKES_VALUE.contains(&option) => skip(&mut rest),
+            option if must_be_local(option) => local = Some(option.to_owned()),
+            option if option.starts_with('-') => {}
+            input => sources.push(input.to_owned()),
+        }
+    }
+    if !compile {
+        return Class::NotACompile;
+    }
+    if language.is_some_and(|x| x.contains("assembler") || x.contains("header")) {
+        local.get_or_insert_with(|| "the language needs this machine".to_owned());
+    }
+    local.map_or_else(|| by_source(sources), Class::Local)
+}
+
+fn skip(rest: &mut std::slice::Iter<'_, String>) {
+    rest.next();
+}
+
+fn must_be_local(option: &str) -> bool {
+    LOCAL_EXACT.contains(&option) || LOCAL_PREFIX.iter().any(|prefix| option.starts_with(prefix))
+}
+
+fn by_source(mut sources: Vec<String>) -> Class {
+    let Some(source) = sources.pop() else {
+        return Class::NotACompile;
+    };
+    if !sources.is_empty() {
+        return Class::Local("several inputs".to_owned());
+    }
+    let name = source.rsplit('/').next().unwrap_or(&source);
+    if name.starts_with("conftest.") {
+        return Class::Local(CONFIGURE_TEST.to_owned());
+    }
+    match name.rsplit_once('.') {
+        Some((_, extension)) if SOURCES.contains(&extension) => Class::Distributable(source),
+        _ => Class::Local("not a C or C++ source".to_owned()),
+    }
+}
+
+/// The arguments as distcc must see them: it knows only the word `-target`, and would append its own after `--target=`.
+#[must_use]
+pub fn for_distcc(args: Vec<String>) -> Vec<String> {
+    args.into_iter()
+        .flat_map(|arg| match arg.strip_prefix("--target=") {
+            Some(target) => vec!["-target".to_owned(), target.to_owned()],
+            None => vec![arg],
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(line: &str) -> Class {
+        classify(
+            &line
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    #[test]
+    fn a_plain_compile_is_distributable() {
+        assert_eq!(
+            class("-O2 -I inc -MD -MF a.d -c sub/a.c -o a.o"),
+            Class::Distributable("sub/a.c".into())
+        );
+    }
+
+    #[test]
+    fn linking_and_preprocessing_are_no_compiles() {
+        for line in ["a.o -o a", "-E a.c", "-M a.c -c", "-v", "a.c -o a"] {
+            assert_eq!(class(line), Class::NotACompile, "{line}");
+        }
+    }
+
+    #[test]
+    fn compiles_with_side_files_or_native_tuning_stay_here() {
+        for option in [
+            "-flto=auto",
+            "-flto",
+            "-mcpu=native",
+            "-march=native",
+            "-gsplit-dwarf",
+            "-save-temps=obj",
+            "-fdump-tree-all",
+            "-ftime-trace",
+            "-fmodules-ts",
+            "--coverage",
+            "-fstack-usage",
+            "-x assembler",
+            "-o CMakeFiles/cmTC_1f2e3.dir/a.c.o",
+            "b.c",
+            "-",
+            "@rsp",
+        ] {
+            assert!(
+                matches!(class(&format!("-c a.c {option}")), Class::Local(_)),
+                "{option}"
+            );
+        }
+        for source in ["a.s", "a.S", "conftest.c", "a.h"] {
+            assert!(
+                matches!(class(&format!("-c {source}")), Class::Local(_)),
+                "{source}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_joined_target_becomes_the_word_distcc_knows() {
+        assert_eq!(
+            for_distcc(vec!["--target=x".into(), "-c".into()]),
+            ["-target", "x", "-c"]
+        );
+    }
+}

@@ -1,0 +1,277 @@
+//! The command's process: its environment, its signals, its exit code.
+//!
+//! On a terminal it stays in our process group, so that ^C and ^Z reach it from the terminal and `fg` works. Elsewhere it
+//! has a group of its own: a signal sent to us is passed on to all of it, and to nobody beside it.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use rustix::process::{
+    Pid, Signal, getpgrp, kill_process, kill_process_group, test_kill_process,
+    test_kill_process_group,
+};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
+
+use super::jobs::Flags;
+use super::processes::Processes;
+use super::{BuildError, BuildOptions};
+use crate::distcc::client::environment;
+
+/// Variables of ours that a build inside a build must not inherit.
+const OURS: &[&str] = &["DISTMESH_BUILD_DIR", "DISTMESH_EXE", "DISTMESH_MAKE"];
+
+/// Which processes are the command's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// A process group of its own.
+    Group(u32),
+    /// This process and what is below it.
+    Tree(u32),
+}
+
+/// The command's processes at one moment.
+#[derive(Debug)]
+pub(super) enum Members {
+    Group(Pid),
+    Each(Vec<Pid>),
+}
+
+impl Scope {
+    /// Looks who they are.
+    pub(super) fn members(self) -> Members {
+        let pid = |pid: u32| i32::try_from(pid).ok().and_then(Pid::from_raw);
+        match self {
+            Self::Group(group) => pid(group).map_or(Members::Each(Vec::new()), Members::Group),
+            Self::Tree(root) => {
+                let below = Processes::now().below(root);
+                let all = std::iter::once(root).chain(below);
+                Members::Each(all.filter_map(pid).collect())
+            }
+        }
+    }
+
+    fn root(self) -> u32 {
+        match self {
+            Self::Group(pid) | Self::Tree(pid) => pid,
+        }
+    }
+}
+
+impl Members {
+    /// Sends a signal to each. Who is gone needs none.
+    pub(super) fn send(&self, what: Signal) {
+        match self {
+            Self::Group(group) => {
+                let _ = kill_process_group(*group, what);
+            }
+            Self::Each(pids) => pids.iter().for_each(|pid| {
+                let _ = kill_process(*pid, what);
+            }),
+        }
+    }
+
+    /// Whether any is left.
+    pub(super) fn exists(&self) -> bool {
+        match self {
+            Self::Group(group) => test_kill_process_group(*group).is_ok(),
+            Self::Each(pids) => pids.iter().any(|pid| test_kill_process(*pid).is_ok()),
+        }
+    }
+}
+
+/// The running command.
+#[derive(Debug)]
+pub(super) struct Wrapped {
+    child: Child,
+    scope: Scope,
+    received: BTreeSet<i32>,
+}
+
+impl Wrapped {
+    /// Starts it. Also returns the names of the `DISTCC_*` variables that it does not get.
+    pub(super) fn spawn(options: &BuildOptions) -> Result<(Self, Vec<String>), BuildError> {
+        let (program, args) = options.command.split_first().ok_or(BuildError::NoCommand)?;
+        let (env, dropped) = command_environment(options);
+        let mut command = Command::new(program);
+        command.args(args).env_clear().envs(env);
+        let on_terminal = on_terminal();
+        if !on_terminal {
+            command.process_group(0);
+        }
+        let child = command
+            .spawn()
+            .map_err(|source| spawn_error(program, source))?;
+        let pid = child.id().unwrap_or(0);
+        let scope = if on_terminal {
+            Scope::Tree(pid)
+        } else {
+            Scope::Group(pid)
+        };
+        let wrapped = Self {
+            child,
+            scope,
+            received: BTreeSet::new(),
+        };
+        Ok((wrapped, dropped))
+    }
+
+    pub(super) fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// The command's first process.
+    pub(super) fn root(&self) -> u32 {
+        self.scope.root()
+    }
+
+    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// We received a signal. The first of a kind is passed on, the second is meant.
+    pub(super) fn handle_signal(&mut self, what: Signal) {
+        let again = !self.received.insert(what.as_raw());
+        let from_terminal = [Signal::INT, Signal::QUIT].contains(&what);
+        match (again, self.scope) {
+            (true, scope) => scope.members().send(Signal::KILL),
+            (false, Scope::Tree(_)) if from_terminal => {}
+            (false, scope) => scope.members().send(what),
+        }
+    }
+}
+
+/// As a shell reports it.
+pub(super) fn exit_code(status: ExitStatus) -> i32 {
+    let signal = || 128 + status.signal().unwrap_or(0);
+    status.code().unwrap_or_else(signal)
+}
+
+/// Whether the terminal would send its signals to us, and so to a child in our group.
+fn on_terminal() -> bool {
+    let foreground = File::open("/dev/tty").map(rustix::termios::tcgetpgrp);
+    matches!(foreground, Ok(Ok(group)) if group == getpgrp())
+}
+
+fn spawn_error(program: &OsStr, source: io::Error) -> BuildError {
+    let command = program.to_string_lossy().into_owned();
+    let hint = if source.kind() == io::ErrorKind::PermissionDenied {
+        "is it executable (chmod +x)?"
+    } else if command.contains(char::is_whitespace) {
+        "write the command and its arguments as separate words, or as `sh -c '…'`"
+    } else {
+        "is it installed, and its directory on PATH?"
+    };
+    BuildError::Spawn {
+        command,
+        source,
+        hint,
+    }
+}
+
+fn command_environment(options: &BuildOptions) -> (Vec<(OsString, OsString)>, Vec<String>) {
+    let dir = &options.dir;
+    let (mut env, dropped) = environment(options.env.clone(), dir);
+    env.retain(|(name, _)| !OURS.iter().any(|ours| name == ours));
+    let path = options.variable("PATH");
+    let shims = [dir.join("tools"), dir.join("compilers")];
+    let full = std::env::join_paths(shims.into_iter().chain(std::env::split_paths(&path)));
+    let set = |env: &mut Vec<(OsString, OsString)>, name: &str, value: OsString| {
+        env.retain(|(key, _)| key != name);
+        env.push((name.into(), value));
+    };
+    // A ccache that the build calls itself would take our links for compilers, and their age for the compiler's.
+    if options.variable("CCACHE_PATH").is_empty() {
+        set(&mut env, "CCACHE_PATH", path.clone());
+    }
+    if options.variable("CCACHE_PREFIX").is_empty() {
+        set(&mut env, "CCACHE_PREFIX", dir.join("prefix/distcc").into());
+    }
+    // The jobserver of a make that runs distmesh is not this command's.
+    let flags = Flags::parse(&options.variable("MAKEFLAGS").to_string_lossy());
+    if flags.jobserver {
+        set(&mut env, "MAKEFLAGS", flags.serial().into());
+    }
+    set(&mut env, "PATH", full.unwrap_or(path));
+    set(&mut env, "DISTMESH_BUILD_DIR", dir.into());
+    set(&mut env, "DISTMESH_EXE", PathBuf::from(&options.exe).into());
+    (env, dropped)
+}
+
+/// The signals that end programs.
+pub(super) struct Signals([(Signal, Incoming); 4]);
+
+impl Signals {
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self([
+            (Signal::INT, signal(SignalKind::interrupt())?),
+            (Signal::QUIT, signal(SignalKind::quit())?),
+            (Signal::TERM, signal(SignalKind::terminate())?),
+            (Signal::HUP, signal(SignalKind::hangup())?),
+        ]))
+    }
+
+    pub(super) async fn next(&mut self) -> Signal {
+        let [(int, a), (quit, b), (term, c), (hup, d)] = &mut self.0;
+        tokio::select! {
+            _ = a.recv() => *int,
+            _ = b.recv() => *quit,
+            _ = c.recv() => *term,
+            _ = d.recv() => *hup,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(env: &[(&str, &str)]) -> BuildOptions {
+        BuildOptions {
+            dir: "/b".into(),
+            env: env
+                .iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+            ..BuildOptions::default()
+        }
+    }
+
+    #[test]
+    fn the_environment_of_an_outer_make_or_build_stays_outside() {
+        let (env, dropped) = command_environment(&options(&[
+            ("PATH", "/bin"),
+            ("MAKEFLAGS", "k -j4 --jobserver-auth=3,4 -- CC=gcc"),
+            ("DISTMESH_MAKE", "/outer"),
+            ("DISTCC_HOSTS", "x"),
+        ]));
+        let value = |wanted: &str| {
+            let mut found = env.iter().filter(|(name, _)| name == wanted);
+            let value = found.next().map(|(_, value)| value.to_string_lossy());
+            assert!(found.next().is_none(), "{wanted} is set once");
+            value.map(|value| value.into_owned())
+        };
+        assert_eq!(dropped, ["DISTCC_HOSTS"]);
+        assert_eq!(value("MAKEFLAGS").unwrap(), "-k -- CC=gcc");
+        assert_eq!(value("PATH").unwrap(), "/b/tools:/b/compilers:/bin");
+        assert_eq!(value("DISTMESH_MAKE"), None);
+        assert_eq!(value("CCACHE_PATH").unwrap(), "/bin");
+    }
+
+    #[test]
+    fn a_person_s_own_makeflags_are_kept() {
+        let (env, _) = command_environment(&options(&[("MAKEFLAGS", "-j8")]));
+        assert!(env.contains(&("MAKEFLAGS".into(), "-j8".into())));
+    }
+
+    #[test]
+    fn a_command_in_quotes_gets_the_hint_that_fits() {
+        let error = spawn_error(OsStr::new("make -j"), io::ErrorKind::NotFound.into());
+        assert!(error.to_string().contains("separate words"));
+    }
+}

@@ -1,0 +1,265 @@
+//! What the session does while the command runs: one handler per thing that happens.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::broker::{Holder, Limits, Returns, Steady, here, room, surely_here};
+use super::hosts::Hosts;
+use super::layout::State;
+use super::makes::Makes;
+use super::outcome::Tally;
+use super::pressure::{available_kib, local_limit};
+use super::processes::Processes;
+use super::record::Said;
+use super::{BuildNews, BuildOptions};
+use crate::event::{BuildFeedback, BuildUpdate, CompileSeen, JobOutcome, JobRecord, Load};
+
+/// Memory does not vanish faster than compilers allocate it.
+const MEMORY_EVERY: Duration = Duration::from_secs(1);
+/// Looking at all processes takes milliseconds; lost tokens can wait.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Stranded jobs without a make to count by: quick, for machines stand idle.
+const LOOK_WHEN_STRANDED: Duration = Duration::from_millis(250);
+/// Jobs that were handed back show in the next load. If none comes, the jobs had just ended.
+const LOAD_DUE: Duration = Duration::from_secs(1);
+
+pub(super) struct Desk {
+    pub(super) options: BuildOptions,
+    pub(super) hosts: Hosts,
+    pub(super) tally: Tally,
+    state: State,
+    written: Option<State>,
+    makes: Makes,
+    steady: Steady,
+    returns: Returns,
+    load: Load,
+    /// The local limit that memory allows.
+    limit: u32,
+    memory_seen: Option<Instant>,
+    looked: Option<Instant>,
+    handed: Option<(Instant, u32)>,
+    root: u32,
+    known: BTreeSet<String>,
+    noticed: BTreeSet<String>,
+    /// What dispatch has not yet taken.
+    outbox: VecDeque<BuildFeedback>,
+    feedback: mpsc::Sender<BuildFeedback>,
+    news: mpsc::UnboundedSender<BuildNews>,
+}
+
+/// The two ways out.
+pub(super) struct Outlets {
+    pub(super) feedback: mpsc::Sender<BuildFeedback>,
+    pub(super) news: mpsc::UnboundedSender<BuildNews>,
+}
+
+impl Desk {
+    pub(super) fn open(options: BuildOptions, state: State, outlets: Outlets) -> io::Result<Self> {
+        let mut desk = Self {
+            hosts: Hosts::create(&options.dir, state.local)?,
+            tally: Tally::default(),
+            written: None,
+            makes: Makes::default(),
+            steady: Steady::default(),
+            returns: Returns::default(),
+            load: Load::default(),
+            limit: state.local,
+            state,
+            memory_seen: None,
+            looked: None,
+            handed: None,
+            root: 0,
+            known: BTreeSet::new(),
+            noticed: BTreeSet::new(),
+            outbox: VecDeque::new(),
+            feedback: outlets.feedback,
+            news: outlets.news,
+            options,
+        };
+        desk.write_state()?;
+        Ok(desk)
+    }
+
+    /// The command runs, as this process.
+    pub(super) fn handle_start(&mut self, root: u32) {
+        self.root = root;
+    }
+
+    pub(super) fn handle_said(&mut self, said: Said) {
+        match said {
+            Said::Compile(seen) => {
+                self.tally.handle_compile(&seen);
+                self.note_compile(seen);
+            }
+            Said::CacheMissed(seen) => {
+                self.tally.handle_cache_missed(&seen);
+                self.note_compile(seen);
+            }
+            Said::AskedCache { compiler } => {
+                self.tally.handle_asked_cache();
+                self.note_compiler(compiler);
+            }
+            Said::Make(began) => self.makes.handle_begin(began),
+            Said::Notice(text) => self.notice(text),
+            Said::Blind(text) => {
+                self.tally.blind.insert(text.clone());
+                self.notice(text);
+            }
+        }
+    }
+
+    fn note_compile(&mut self, seen: CompileSeen) {
+        self.note_compiler(seen.compiler.clone());
+        self.tell(BuildNews::Seen(seen));
+    }
+
+    fn note_compiler(&mut self, compiler: String) {
+        if self.known.insert(compiler.clone()) {
+            self.outbox
+                .push_back(BuildFeedback::CompilerSeen { compiler });
+        }
+    }
+
+    /// Something a person should know, once.
+    pub(super) fn notice(&mut self, text: String) {
+        if self.noticed.insert(text.clone()) {
+            self.tell(BuildNews::Notice(text));
+        }
+    }
+
+    fn tell(&self, news: BuildNews) {
+        // Nobody may be interested.
+        let _ = self.news.send(news);
+    }
+
+    pub(super) fn handle_update(&mut self, update: BuildUpdate, now: Instant) -> io::Result<()> {
+        match update {
+            BuildUpdate::Hosts { lines } => self.hosts.set_lines(lines)?,
+            BuildUpdate::Admitted { compilers } => {
+                self.state.compilers = compilers;
+                self.write_state()?;
+            }
+            BuildUpdate::Refused { compiler, reason } => {
+                self.notice(format!("{compiler} is not distributed: {reason}"));
+                self.tell(BuildNews::Refused { compiler, reason });
+            }
+            BuildUpdate::Load(load) => self.take_load(load)?,
+            BuildUpdate::Job(job) => self.take_job(job, now),
+            BuildUpdate::Worker(worker) => self.tell(BuildNews::Worker(worker)),
+        }
+        Ok(())
+    }
+
+    fn take_job(&mut self, job: JobRecord, now: Instant) {
+        // The others are repeated here, and keep their tokens.
+        if matches!(job.outcome, JobOutcome::Compiled | JobOutcome::Cancelled) {
+            self.returns.handle_record(now);
+        }
+        self.tally.jobs.push(job.clone());
+        self.tell(BuildNews::Job(job));
+    }
+
+    fn take_load(&mut self, load: Load) -> io::Result<()> {
+        self.load = load;
+        self.handed = None;
+        self.state.capacity = load.capacity;
+        self.hosts
+            .set_ceiling(self.state.local.saturating_add(load.capacity))?;
+        self.write_state()
+    }
+
+    fn write_state(&mut self) -> io::Result<()> {
+        if self.written.as_ref() != Some(&self.state) {
+            self.state.write(&self.options.dir)?;
+            self.written = Some(self.state.clone());
+        }
+        Ok(())
+    }
+
+    /// Moves tokens, hands jobs back, looks around.
+    pub(super) fn handle_tick(&mut self, now: Instant) {
+        self.makes.reap();
+        let holders = self.makes.settle();
+        if is_due(&mut self.memory_seen, now, MEMORY_EVERY) {
+            let running = here(&holders, self.load);
+            self.limit = local_limit(self.state.local, running, available_kib());
+        }
+        self.hand_back(&holders, now);
+        let returned = self.makes.take_returned();
+        self.returns.handle_returned(returned, now);
+        let room = room(&holders, self.limits(now));
+        let room = self.steady.handle_tick(room, self.load);
+        self.makes.deal(&holders, room);
+        self.find_lost_tokens(&holders, now);
+        self.flush();
+    }
+
+    fn limits(&mut self, now: Instant) -> Limits {
+        // Jobs just handed back run here, but the load does not show it yet.
+        let coming = self.handed.map_or(0, |(_, jobs)| jobs);
+        Limits {
+            local: self.limit.saturating_sub(coming),
+            load: self.load,
+            doubtful: self.returns.doubtful(now),
+        }
+    }
+
+    /// Stranded jobs go before new ones: their make already waits for them.
+    fn hand_back(&mut self, holders: &[Holder], now: Instant) {
+        if let Some((since, _)) = self.handed
+            && now.duration_since(since) >= LOAD_DUE
+        {
+            self.handed = None;
+        }
+        if self.load.stranded == 0 || self.handed.is_some() {
+            return;
+        }
+        let Some(here) = self.running_here(holders, now) else {
+            return;
+        };
+        let jobs = self.limit.saturating_sub(here).min(self.load.stranded);
+        if jobs > 0 {
+            self.handed = Some((now, jobs));
+            self.outbox.push_back(BuildFeedback::HandBack { jobs });
+        }
+    }
+
+    /// By tokens; under ninja, which has none, by processes other than waiting clients. `None` before the next look.
+    fn running_here(&mut self, holders: &[Holder], now: Instant) -> Option<u32> {
+        if !holders.is_empty() {
+            return Some(surely_here(holders, self.load));
+        }
+        is_due(&mut self.looked, now, LOOK_WHEN_STRANDED)
+            .then(|| Processes::now().leaves(self.root, "distcc"))
+    }
+
+    fn find_lost_tokens(&mut self, holders: &[Holder], now: Instant) {
+        let held = holders.iter().any(|holder| holder.held > 0);
+        if held && is_due(&mut self.looked, now, LOOK_EVERY) {
+            let lost = self.makes.handle_look(holders, &Processes::now());
+            if lost > 0 {
+                tracing::info!(lost, "tokens of a killed make are granted again");
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        while let Some(next) = self.outbox.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(next)) = self.feedback.try_send(next) {
+                return self.outbox.push_front(next);
+            }
+        }
+    }
+}
+
+/// Whether it is time again; if so, from now on it is not.
+fn is_due(last: &mut Option<Instant>, now: Instant, every: Duration) -> bool {
+    let due = last.is_none_or(|last| now.duration_since(last) >= every);
+    if due {
+        *last = Some(now);
+    }
+    due
+}

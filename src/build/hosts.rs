@@ -1,0 +1,107 @@
+//! The hosts file that distcc reads at every call, and the shields of the ports it names.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::guard::calm;
+use super::layout::replace;
+use crate::distcc::{backoff_shield, hosts_file};
+
+#[derive(Debug)]
+pub(super) struct Hosts {
+    build_dir: PathBuf,
+    lines: Vec<String>,
+    ceiling: u32,
+    written: String,
+    shielded: BTreeSet<u16>,
+}
+
+impl Hosts {
+    /// A file without a host; `ceiling` is the most jobs at once.
+    pub(super) fn create(build_dir: &Path, ceiling: u32) -> io::Result<Self> {
+        let mut hosts = Self {
+            build_dir: build_dir.to_owned(),
+            lines: Vec::new(),
+            ceiling,
+            written: String::new(),
+            shielded: BTreeSet::new(),
+        };
+        hosts.write()?;
+        Ok(hosts)
+    }
+
+    /// Workers came or went.
+    pub(super) fn set_lines(&mut self, lines: Vec<String>) -> io::Result<()> {
+        self.lines = lines;
+        self.write()
+    }
+
+    /// The most jobs at once changed.
+    pub(super) fn set_ceiling(&mut self, ceiling: u32) -> io::Result<()> {
+        self.ceiling = ceiling;
+        self.write()
+    }
+
+    /// Before the ports stop answering.
+    pub(super) fn close(&self) {
+        calm(&self.build_dir);
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let text = hosts_file(self.ceiling, &self.lines);
+        if text == self.written {
+            return Ok(());
+        }
+        let distcc = self.build_dir.join("distcc");
+        for port in self.lines.iter().filter_map(|line| port(line)) {
+            if !self.shielded.contains(&port) {
+                backoff_shield(&distcc, port)?;
+                self.shielded.insert(port);
+            }
+        }
+        replace(&distcc.join("hosts"), text.as_bytes())?;
+        self.written = text;
+        Ok(())
+    }
+}
+
+/// The port of `127.0.0.1:PORT/SLOTS,lzo`.
+fn port(line: &str) -> Option<u16> {
+    let (address, _) = line.split_once('/')?;
+    address.rsplit_once(':')?.1.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_follows_hosts_and_ceiling_and_is_rewritten_only_when_it_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("distcc/lock")).unwrap();
+        let file = dir.path().join("distcc/hosts");
+        let mut hosts = Hosts::create(dir.path(), 2).unwrap();
+        hosts
+            .set_lines(vec!["127.0.0.1:4000/8,lzo".into()])
+            .unwrap();
+        hosts.set_ceiling(10).unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(
+            text,
+            "--localslots=10\n--localslots_cpp=10\n127.0.0.1:4000/8,lzo\n"
+        );
+        let shield = dir.path().join("distcc/lock/backoff_tcp_127.0.0.1_4000_0");
+        assert!(shield.is_dir());
+        std::fs::remove_file(&file).unwrap();
+        hosts.set_ceiling(10).unwrap();
+        assert!(!file.exists(), "nothing changed, nothing is written");
+        hosts.close();
+        assert!(!shield.exists());
+        assert!(
+            !std::fs::read_to_string(&file)
+                .unwrap()
+                .contains("127.0.0.1")
+        );
+    }
+}

@@ -1,0 +1,290 @@
+//! The makes that run now, and their token pipes.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::PathBuf;
+
+use rustix::process::Pid;
+
+use super::broker::{Holder, LossWatch, deal};
+use super::layout::{PipeEnd, open_pipe};
+use super::processes::Processes;
+use super::record::MakeBegan;
+
+/// Tokens moved by one call; more wait for the next tick.
+const BATCH: usize = 512;
+
+/// All makes of one build.
+#[derive(Debug, Default)]
+pub(super) struct Makes {
+    running: Vec<Make>,
+    returned: u32,
+}
+
+#[derive(Debug)]
+struct Make {
+    pid: u32,
+    dir: PathBuf,
+    pulse: Pulse,
+    /// `None` when it is serial.
+    pipes: Option<Pipes>,
+    ceiling: Option<u32>,
+    nested: bool,
+    /// Tokens written and not returned, the unread ones included.
+    out: u32,
+    loss: LossWatch,
+}
+
+#[derive(Debug)]
+struct Pipes {
+    tokens: File,
+    returned: File,
+}
+
+impl Makes {
+    /// A make begins.
+    pub(super) fn handle_begin(&mut self, began: MakeBegan) {
+        let serial = began.ceiling == Some(1);
+        let pipes = if serial {
+            Ok(None)
+        } else {
+            Pipes::open(&began).map(Some)
+        };
+        match pipes {
+            Ok(pipes) => self.running.push(Make {
+                pulse: Pulse::of(began.pid),
+                pid: began.pid,
+                dir: began.dir,
+                pipes,
+                ceiling: began.ceiling,
+                nested: began.nested,
+                out: 0,
+                loss: LossWatch::default(),
+            }),
+            // It has ended already, and taken its directory's meaning with it.
+            Err(error) => tracing::debug!(pid = began.pid, %error, "a make without pipes"),
+        }
+    }
+
+    /// Forgets makes that ended, with the tokens they had.
+    pub(super) fn reap(&mut self) {
+        self.running.retain(|make| {
+            let alive = make.pulse.beats();
+            if !alive {
+                self.returned += make.out;
+                let _ = std::fs::remove_dir_all(&make.dir);
+            }
+            alive
+        });
+    }
+
+    /// Collects what was returned and shows what is held.
+    pub(super) fn settle(&mut self) -> Vec<Holder> {
+        let before: u32 = self.running.iter().map(|make| make.out).sum();
+        let holders = self.running.iter_mut().map(Make::settle).collect();
+        let after: u32 = self.running.iter().map(|make| make.out).sum();
+        self.returned += before - after;
+        holders
+    }
+
+    /// Tokens that came back since this was asked last.
+    pub(super) fn take_returned(&mut self) -> u32 {
+        std::mem::take(&mut self.returned)
+    }
+
+    /// Fills or empties each pipe as the policy says.
+    pub(super) fn deal(&mut self, holders: &[Holder], room: u32) {
+        let dealt = deal(holders, room);
+        for (make, (holder, wanted)) in self.running.iter_mut().zip(holders.iter().zip(dealt)) {
+            make.refill(holder.unread, wanted);
+        }
+    }
+
+    /// Looks for tokens whose sub-make was killed; returns how many were found and are granted again.
+    pub(super) fn handle_look(&mut self, holders: &[Holder], processes: &Processes) -> u32 {
+        let makes = self.running.iter_mut().zip(holders);
+        let looked = makes.map(|(make, holder)| {
+            let leaves = processes.leaves(make.pid, "");
+            let lost = make.loss.handle_look(holder.held, leaves);
+            make.out = make.out.saturating_sub(lost);
+            lost
+        });
+        looked.sum()
+    }
+}
+
+impl Make {
+    fn settle(&mut self) -> Holder {
+        let mut unread = 0;
+        if let Some(pipes) = &mut self.pipes {
+            self.out = self.out.saturating_sub(pipes.collect());
+            unread = pipes.unread().min(self.out);
+        }
+        Holder {
+            held: self.out - unread,
+            unread,
+            ceiling: self.ceiling,
+            nested: self.nested,
+        }
+    }
+
+    fn refill(&mut self, unread: u32, wanted: u32) {
+        let Some(pipes) = &mut self.pipes else { return };
+        let mut bytes = [b'+'; BATCH];
+        if wanted > unread {
+            let more = (wanted - unread).min(BATCH as u32) as usize;
+            self.out += pipes.tokens.write(&bytes[..more]).unwrap_or(0) as u32;
+        } else if wanted < unread {
+            // make may be quicker: then there is less to take back.
+            let less = (unread - wanted).min(BATCH as u32) as usize;
+            let back = pipes.tokens.read(&mut bytes[..less]).unwrap_or(0);
+            self.out = self.out.saturating_sub(back as u32);
+        }
+    }
+}
+
+impl Pipes {
+    fn open(began: &MakeBegan) -> io::Result<Self> {
+        let open = |end| {
+            let file = open_pipe(&began.dir, end)?;
+            rustix::io::ioctl_fionbio(&file, true)?;
+            Ok::<_, io::Error>(file)
+        };
+        Ok(Self {
+            tokens: open(PipeEnd::Tokens)?,
+            returned: open(PipeEnd::Returned)?,
+        })
+    }
+
+    fn collect(&mut self) -> u32 {
+        let (mut bytes, mut sum) = ([0; BATCH], 0);
+        while let Ok(count @ 1..) = self.returned.read(&mut bytes) {
+            sum += count as u32;
+        }
+        sum
+    }
+
+    fn unread(&self) -> u32 {
+        let waiting = rustix::io::ioctl_fionread(&self.tokens).unwrap_or(0);
+        u32::try_from(waiting).unwrap_or(u32::MAX)
+    }
+}
+
+/// Whether a process that is not our child still runs.
+#[derive(Debug)]
+struct Pulse {
+    pid: Option<Pid>,
+    /// A number is given to another process later; this is not.
+    #[cfg(target_os = "linux")]
+    handle: Option<std::os::fd::OwnedFd>,
+}
+
+impl Pulse {
+    fn of(pid: u32) -> Self {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        Self {
+            pid,
+            #[cfg(target_os = "linux")]
+            handle: pid.and_then(|pid| {
+                rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+            }),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn beats(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let Some(handle) = &self.handle else {
+            return self.exists();
+        };
+        let mut ended = [PollFd::new(handle, PollFlags::IN)];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        !matches!(poll(&mut ended, Some(&at_once)), Ok(1..))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn beats(&self) -> bool {
+        self.exists()
+    }
+
+    fn exists(&self) -> bool {
+        self.pid
+            .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::broker::{Limits, room};
+    use crate::build::layout::make_pipes;
+    use crate::event::Load;
+
+    const LIMITS: Limits = Limits {
+        local: 4,
+        load: Load {
+            capacity: 0,
+            in_dispatch: 0,
+            stranded: 0,
+        },
+        doubtful: 0,
+    };
+
+    fn begin(makes: &mut Makes, parent: &std::path::Path, pid: u32, ceiling: Option<u32>) -> File {
+        let dir = parent.join(pid.to_string());
+        make_pipes(&dir).unwrap();
+        let end = open_pipe(&dir, PipeEnd::Tokens).unwrap();
+        makes.handle_begin(MakeBegan {
+            pid,
+            dir,
+            ceiling,
+            nested: false,
+        });
+        end
+    }
+
+    fn tick(makes: &mut Makes) -> Vec<Holder> {
+        makes.reap();
+        let holders = makes.settle();
+        makes.deal(&holders, room(&holders, LIMITS));
+        makes.settle()
+    }
+
+    #[test]
+    fn a_make_that_ends_gives_everything_back() {
+        let (dir, mut makes) = (tempfile::tempdir().unwrap(), Makes::default());
+        let mut other = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let _mine = begin(&mut makes, dir.path(), std::process::id(), None);
+        let mut theirs = begin(&mut makes, dir.path(), other.id(), None);
+        assert_eq!(tick(&mut makes).len(), 2);
+        theirs.read_exact(&mut [0]).unwrap();
+        assert_eq!(tick(&mut makes)[1].held, 1);
+        other.kill().unwrap();
+        // Not yet waited for: a zombie does not run.
+        let tries = (0..100).find(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            tick(&mut makes).len() == 1
+        });
+        other.wait().unwrap();
+        assert!(tries.is_some());
+        assert_eq!(
+            tick(&mut makes)[0].unread,
+            3,
+            "the whole limit is the first make's again"
+        );
+        assert!(!dir.path().join(other.id().to_string()).exists());
+    }
+
+    #[test]
+    fn a_ceiling_binds_only_the_make_that_asked() {
+        let (dir, mut makes) = (tempfile::tempdir().unwrap(), Makes::default());
+        let _end = begin(&mut makes, dir.path(), std::process::id(), Some(2));
+        assert_eq!(tick(&mut makes)[0].unread, 1);
+    }
+}

@@ -1,0 +1,338 @@
+//! The wrapped command's life: prepare, spawn, serve, account.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::sync::mpsc;
+
+use super::child::{Signals, Wrapped, exit_code};
+use super::desk::{Desk, Outlets};
+use super::guard::Guard;
+use super::layout::{State, install_launcher, is_masquerade, prepare};
+use super::lease::{Lease, sweep};
+use super::outcome::BuildOutcome;
+use super::record::{Recorder, Said};
+use crate::event::{BuildFeedback, BuildUpdate, CompileSeen, JobRecord, WorkerView};
+
+/// How often tokens are moved: short beside any compile, cheap beside any build (a few system calls for each make).
+const TICK: Duration = Duration::from_millis(5);
+/// The last jobs' records follow their answers within milliseconds; some jobs have none, because distcc kept them.
+const LAST_RECORDS: Duration = Duration::from_millis(100);
+
+/// What a build has to tell while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BuildNews {
+    /// Something a person should know; each is told once.
+    Notice(String),
+    /// A compiler was called.
+    Seen(CompileSeen),
+    /// A job ended.
+    Job(JobRecord),
+    /// A worker changed.
+    Worker(WorkerView),
+    /// No live worker takes this compiler.
+    Refused {
+        /// Its path here.
+        compiler: String,
+        /// Why, and the cure.
+        reason: String,
+    },
+}
+
+/// What to run, and where.
+#[derive(Clone, Debug, Default)]
+pub struct BuildOptions {
+    /// The command and its arguments.
+    pub command: Vec<OsString>,
+    /// The private build dir, made here and removed at the end. Dead ones beside it are swept.
+    pub dir: PathBuf,
+    /// This program.
+    pub exe: PathBuf,
+    /// The environment the command would have had.
+    pub env: Vec<(OsString, OsString)>,
+    /// Jobs this machine may run at once.
+    pub local_slots: u32,
+    /// Hand the launcher to CMake trees that were configured without it.
+    pub reconfigure: bool,
+    /// Ask ccache before distcc.
+    pub ccache: bool,
+}
+
+impl BuildOptions {
+    /// A variable of the command's environment; empty when it is not set.
+    pub(super) fn variable(&self, name: &str) -> OsString {
+        let mut entries = self.env.iter().rev();
+        let found = entries.find(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    }
+}
+
+/// The command could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Nothing to run.
+    #[error("no command was given; write it after `--`")]
+    NoCommand,
+    /// The build dir could not be made.
+    #[error("cannot prepare {dir}: {source}; is there room, and may you write there?")]
+    Prepare {
+        /// The build dir.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The command could not be started.
+    #[error("cannot run {command}: {source}; {hint}")]
+    Spawn {
+        /// Its name.
+        command: String,
+        /// Why.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+}
+
+/// Runs the command to its end. When it returns, no hosts file names a port any more: the caller may close them.
+pub async fn run(
+    mut options: BuildOptions,
+    updates: mpsc::Receiver<BuildUpdate>,
+    feedback: mpsc::Sender<BuildFeedback>,
+    news: mpsc::UnboundedSender<BuildNews>,
+) -> Result<BuildOutcome, BuildError> {
+    // The command may change its directory.
+    options.dir = std::path::absolute(&options.dir).unwrap_or(options.dir);
+    let dir = options.dir.clone();
+    let failed = |source| BuildError::Prepare {
+        dir: dir.clone(),
+        source,
+    };
+    sweep(&dir);
+    let lease = Lease::take(&dir).map_err(failed)?;
+    let outcome = match Session::open(options, Outlets { feedback, news }).map_err(failed) {
+        Ok(session) => session.run(updates).await,
+        Err(error) => Err(error),
+    };
+    let (outcome, guard) = match outcome {
+        Ok((outcome, guard)) => (Ok(outcome), Some(guard)),
+        Err(error) => (Err(error), None),
+    };
+    // A process that outlived the command may be writing there.
+    if let Err(error) = std::fs::remove_dir_all(&dir) {
+        tracing::warn!(dir = %dir.display(), %error, "the build dir is left behind");
+    }
+    drop(guard);
+    drop(lease);
+    outcome
+}
+
+/// Everything that stands ready before the command starts.
+struct Session {
+    desk: Desk,
+    recorder: Recorder,
+    signals: Signals,
+    guard: Guard,
+}
+
+/// One thing that happened.
+enum Happened {
+    Ended(io::Result<ExitStatus>),
+    Said(Said),
+    Update(Option<BuildUpdate>),
+    Signal(Signal),
+    Tick,
+}
+
+impl Session {
+    fn open(options: BuildOptions, outlets: Outlets) -> io::Result<Self> {
+        let dir = options.dir.clone();
+        prepare(&dir, &options.exe, &options.variable("PATH"))?;
+        let state = State {
+            local: options.local_slots.max(1),
+            ccache: options.ccache,
+            reconfigure: options.reconfigure,
+            launcher: install_launcher(&data_home(&options)).ok(),
+            ..State::default()
+        };
+        let guard = Guard::start(&options.exe, &dir)?;
+        let mut desk = Desk::open(options, state, outlets)?;
+        for notice in notices(&desk.options) {
+            desk.notice(notice);
+        }
+        if let Some(blind) = absolute_compiler(&desk.options) {
+            desk.handle_said(Said::Blind(blind));
+        }
+        Ok(Self {
+            desk,
+            recorder: Recorder::bind(&dir)?,
+            signals: Signals::listen()?,
+            guard,
+        })
+    }
+
+    async fn run(
+        mut self,
+        mut updates: mpsc::Receiver<BuildUpdate>,
+    ) -> Result<(BuildOutcome, Guard), BuildError> {
+        let (mut wrapped, dropped) = match Wrapped::spawn(&self.desk.options) {
+            Ok(spawned) => spawned,
+            Err(error) => {
+                self.desk.hosts.close();
+                return Err(error);
+            }
+        };
+        self.guard.watch(wrapped.scope());
+        self.desk.handle_start(wrapped.root());
+        if !dropped.is_empty() {
+            let names = dropped.join(", ");
+            self.desk
+                .notice(format!("{names} ignored: distmesh sets distcc up itself"));
+        }
+        let status = self.serve(&mut wrapped, &mut updates).await;
+        for said in self.recorder.rest() {
+            self.desk.handle_said(said);
+        }
+        self.last_records(&mut updates).await;
+        self.desk.hosts.close();
+        let status = status.map_err(|source| BuildError::Spawn {
+            command: self.desk.options.command[0].to_string_lossy().into_owned(),
+            source,
+            hint: "the system lost track of it",
+        })?;
+        Ok((self.desk.tally.finish(exit_code(status)), self.guard))
+    }
+
+    async fn serve(
+        &mut self,
+        wrapped: &mut Wrapped,
+        updates: &mut mpsc::Receiver<BuildUpdate>,
+    ) -> io::Result<ExitStatus> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut open = true;
+        loop {
+            // What was said before a tick counts in it.
+            let happened = tokio::select! { biased;
+                status = wrapped.wait() => Happened::Ended(status),
+                signal = self.signals.next() => Happened::Signal(signal),
+                said = self.recorder.hear() => Happened::Said(said),
+                update = updates.recv(), if open => Happened::Update(update),
+                _ = tick.tick() => Happened::Tick,
+            };
+            match happened {
+                Happened::Ended(status) => return status,
+                Happened::Said(said) => self.desk.handle_said(said),
+                Happened::Update(Some(update)) => self.update(update),
+                Happened::Update(None) => open = false,
+                Happened::Signal(signal) => wrapped.handle_signal(signal),
+                Happened::Tick => self.desk.handle_tick(now()),
+            }
+        }
+    }
+
+    /// A full disk must not end the build: distcc and the shims then work from what they last read.
+    fn update(&mut self, update: BuildUpdate) {
+        if let Err(error) = self.desk.handle_update(update, now()) {
+            self.desk
+                .notice(format!("the build dir cannot be written: {error}"));
+        }
+    }
+
+    async fn last_records(&mut self, updates: &mut mpsc::Receiver<BuildUpdate>) {
+        while self.desk.tally.awaits_records() {
+            let Ok(Some(update)) = tokio::time::timeout(LAST_RECORDS, updates.recv()).await else {
+                return;
+            };
+            self.update(update);
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a shell: the clock is read here and passed on"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn data_home(options: &BuildOptions) -> PathBuf {
+    match options.variable("XDG_DATA_HOME") {
+        set if !set.is_empty() => PathBuf::from(set),
+        _ => PathBuf::from(options.variable("HOME")).join(".local/share"),
+    }
+}
+
+/// What a person should know before anything runs.
+fn notices(options: &BuildOptions) -> Vec<String> {
+    let path = options.variable("PATH");
+    let dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let holds = |name: &str| dirs.iter().any(|dir| dir.join(name).is_file());
+    let first = |name: &str| {
+        dirs.iter()
+            .map(|dir| dir.join(name))
+            .find(|file| file.is_file())
+    };
+    let mut notices = Vec::new();
+    let masquerade = ["gcc", "cc", "clang"]
+        .into_iter()
+        .filter_map(first)
+        .find(|file| is_masquerade(file));
+    if let Some(file) = masquerade.filter(|_| !options.ccache) {
+        notices.push(format!(
+            "{} is not a compiler but a wrapper: skipped in this build; for ccache, say --ccache",
+            file.display()
+        ));
+    }
+    if options.ccache && !holds("ccache") {
+        notices.push("--ccache has no effect: there is no ccache on PATH".to_owned());
+    }
+    if !holds("distcc") {
+        notices.push(
+            "there is no distcc on PATH: everything compiles here; install distcc 3.4".to_owned(),
+        );
+    }
+    notices
+}
+
+/// `CC=/usr/bin/gcc` in the environment bypasses PATH, and so us.
+fn absolute_compiler(options: &BuildOptions) -> Option<String> {
+    let absolute = ["CC", "CXX"].into_iter().find_map(|name| {
+        let value = options.variable(name);
+        Path::new(&value).is_absolute().then_some((name, value))
+    });
+    absolute.map(|(name, value)| bypass(name, &value))
+}
+
+/// Says that a compiler named so is not seen, and the cure.
+pub(super) fn bypass(name: &str, value: &OsStr) -> String {
+    let value = value.to_string_lossy();
+    let program = value.split_whitespace().next().unwrap_or_default();
+    let short = program.rsplit('/').next().unwrap_or_default();
+    format!(
+        "{name}={value} names a compiler by its path, so its compiles are not seen; say {name}={short}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absolute_compiler_is_named_with_its_cure() {
+        let options = BuildOptions {
+            env: vec![("CC".into(), "/usr/bin/gcc-12 -m32".into())],
+            ..BuildOptions::default()
+        };
+        assert!(
+            absolute_compiler(&options)
+                .unwrap()
+                .ends_with("say CC=gcc-12")
+        );
+        assert_eq!(absolute_compiler(&BuildOptions::default()), None);
+    }
+}

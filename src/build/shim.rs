@@ -1,0 +1,150 @@
+//! The program under the name of a compiler or tool: decide, say so, become the real one.
+
+mod compiler;
+mod tools;
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::guard;
+use super::layout::{is_compiler, is_masquerade, is_tool, plain_path, real_tool};
+
+/// The word that makes this program the CMake launcher's other half.
+const LAUNCH: &str = "__launch";
+
+/// Becomes the real tool if this program was called as a shim, launcher or guard; returns otherwise. Call it first in
+/// `main`.
+pub fn run_if_shim() {
+    let mut words = std::env::args_os();
+    let Some(called) = words.next() else { return };
+    let mut args: Vec<OsString> = words.collect();
+    let name = Path::new(&called)
+        .file_name()
+        .unwrap_or_default()
+        .to_owned();
+    let text = name.to_string_lossy().into_owned();
+    let place = Place::find();
+    if is_tool(&text) || is_compiler(&text) {
+        become_named(&name, called, args, place);
+    }
+    match (
+        text.as_str(),
+        args.first().and_then(|arg| arg.to_str()),
+        place,
+    ) {
+        (_, Some(guard::WORD), _) if args.len() == 2 => guard::keep(Path::new(&args[1])),
+        (_, Some(LAUNCH), place) if args.len() > 1 => {
+            let rest = args.split_off(2);
+            compiler::compile(Path::new(&args[1]), rest, place.as_ref());
+        }
+        ("distcc", Some(_), Some(place)) => {
+            let rest = args.split_off(1);
+            compiler::after_cache(Path::new(&args[0]), rest, &place);
+        }
+        _ => {}
+    }
+}
+
+fn become_named(name: &OsStr, called: OsString, args: Vec<OsString>, place: Option<Place>) -> ! {
+    let path = variable("PATH").unwrap_or_default();
+    let Some(real) = real_tool(name, &path, own().as_deref()) else {
+        fail(name)
+    };
+    let text = name.to_string_lossy();
+    match place {
+        Some(place) if is_tool(&text) => tools::adapt(
+            tools::Call {
+                name: &text,
+                called,
+                real,
+                args,
+            },
+            &place,
+        ),
+        place => compiler::compile(&real, args, place.as_ref()),
+    }
+}
+
+/// The session that this shim belongs to.
+struct Place {
+    dir: PathBuf,
+    path: OsString,
+}
+
+impl Place {
+    /// `None` when the session has ended.
+    fn find() -> Option<Self> {
+        let dir = PathBuf::from(variable("DISTMESH_BUILD_DIR")?);
+        let path = variable("PATH").unwrap_or_default();
+        dir.join("record.sock")
+            .exists()
+            .then_some(Self { dir, path })
+    }
+
+    fn plain_path(&self) -> OsString {
+        plain_path(&self.path, &self.dir)
+    }
+
+    /// The compiler itself, where a masquerade or a link of ours was named.
+    fn genuine(&self, compiler: &Path) -> PathBuf {
+        let name = compiler.file_name().unwrap_or_default();
+        let posed = compiler.starts_with(&self.dir) || is_masquerade(compiler);
+        let real = posed
+            .then(|| real_tool(name, &self.path, own().as_deref()))
+            .flatten();
+        real.unwrap_or_else(|| compiler.to_owned())
+    }
+}
+
+fn own() -> Option<PathBuf> {
+    std::env::current_exe().and_then(std::fs::canonicalize).ok()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a shim is a shell: its input is its environment"
+)]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// The same, when it is text.
+fn text_variable(name: &str) -> Option<String> {
+    variable(name)?.into_string().ok()
+}
+
+/// Arguments as text; `None` if one is not UTF-8: then nothing of ours applies.
+fn texts(args: &[OsString]) -> Option<Vec<String>> {
+    let text = |arg: &OsString| arg.to_str().map(str::to_owned);
+    args.iter().map(text).collect()
+}
+
+/// Becomes another program. As a shell says it when that fails.
+fn execute(command: &mut Command) -> ! {
+    let error = command.exec();
+    complain(&format!(
+        "{}: {error}",
+        command.get_program().to_string_lossy()
+    ));
+    std::process::exit(if error.kind() == std::io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    })
+}
+
+fn fail(name: &OsStr) -> ! {
+    let name = name.to_string_lossy();
+    complain(&format!(
+        "{name}: not found on PATH behind distmesh; install it"
+    ));
+    std::process::exit(127)
+}
+
+/// A shim speaks for itself: the program's user interface is in another process.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "distmesh: {text}");
+}

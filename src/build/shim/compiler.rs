@@ -1,0 +1,109 @@
+//! Under a compiler's name, or behind CMake's launcher or ccache.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use super::super::arguments::{Class, classify, for_distcc};
+use super::super::layout::State;
+use super::super::record::{Said, say};
+use super::{Place, execute, texts};
+use crate::event::{CompileSeen, Route};
+
+/// Becomes distcc, ccache or the compiler.
+pub(super) fn compile(named: &Path, args: Vec<OsString>, place: Option<&Place>) -> ! {
+    let (Some(place), Some(words)) = (place, texts(&args)) else {
+        execute(Command::new(named).args(args))
+    };
+    let real = place.genuine(named);
+    let state = State::read(&place.dir);
+    let seen = judge(&real, &words, &state);
+    let is_compile = seen.route != Route::NotACompile;
+    let remote = seen.route == Route::Distcc;
+    if state.ccache && is_compile {
+        say(&place.dir, &cached(seen.clone()));
+        // Only a missing ccache lets this return; then the compile goes on without it.
+        let _ = ccache(&real, &args, remote, place).exec();
+        if remote {
+            say(&place.dir, &Said::CacheMissed(seen));
+        }
+    } else {
+        say(&place.dir, &Said::Compile(seen));
+    }
+    if remote {
+        let _ = distcc(&real, words, place).exec();
+    }
+    execute(Command::new(real).args(args))
+}
+
+/// ccache did not have it, and calls us as its prefix.
+pub(super) fn after_cache(named: &Path, args: Vec<OsString>, place: &Place) -> ! {
+    let real = place.genuine(named);
+    let Some(words) = texts(&args) else {
+        execute(Command::new(real).args(args))
+    };
+    let state = State::read(&place.dir);
+    let seen = judge(&real, &words, &state);
+    let remote = seen.route == Route::Distcc;
+    // Without --ccache the build called it by itself, and nothing was said before.
+    let said = match state.ccache {
+        true => Said::CacheMissed(seen),
+        false => Said::Compile(seen),
+    };
+    say(&place.dir, &said);
+    if remote {
+        let _ = distcc(&real, words, place).exec();
+    }
+    execute(Command::new(real).args(args))
+}
+
+fn judge(real: &Path, words: &[String], state: &State) -> CompileSeen {
+    let compiler = real.to_string_lossy().into_owned();
+    let (route, source) = match classify(words) {
+        Class::NotACompile => (Route::NotACompile, None),
+        Class::Local(reason) => (Route::Local(reason), None),
+        Class::Distributable(source) if state.compilers.contains(&compiler) => {
+            (Route::Distcc, Some(source))
+        }
+        Class::Distributable(source) => {
+            let reason = "no worker for this compiler".to_owned();
+            (Route::Local(reason), Some(source))
+        }
+    };
+    CompileSeen {
+        compiler,
+        source,
+        route,
+    }
+}
+
+/// A compile that stays here is counted now; one that may leave, when ccache misses it.
+fn cached(seen: CompileSeen) -> Said {
+    match seen.route {
+        Route::Distcc => Said::AskedCache {
+            compiler: seen.compiler,
+        },
+        Route::Local(_) | Route::NotACompile => Said::Compile(seen),
+    }
+}
+
+fn ccache(real: &Path, args: &[OsString], remote: bool, place: &Place) -> Command {
+    let mut command = Command::new("ccache");
+    command.arg(real).args(args).env("PATH", place.plain_path());
+    if remote {
+        command.env("CCACHE_PREFIX", place.dir.join("prefix/distcc"));
+    } else {
+        command.env_remove("CCACHE_PREFIX");
+    }
+    command
+}
+
+fn distcc(real: &Path, words: Vec<String>, place: &Place) -> Command {
+    let mut command = Command::new("distcc");
+    command
+        .arg(real)
+        .args(for_distcc(words))
+        .env("PATH", place.plain_path());
+    command
+}

@@ -1,0 +1,307 @@
+//! Under the name of make, ninja or cmake.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::IntoRawFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::super::cmake::{self, BuildCall, Generator, Tree, parallel_level, read_cache};
+use super::super::jobs::{Adapted, Flags, Jobs, adapt_make, adapt_ninja};
+use super::super::layout::{PipeEnd, State, make_pipes, open_pipe};
+use super::super::record::{MakeBegan, Said, say};
+use super::super::run::bypass;
+use super::{Place, execute, text_variable, texts, variable};
+
+/// Names the directory of the make above us, or says that it is serial.
+const MAKE: &str = "DISTMESH_MAKE";
+const SERIAL: &str = "serial";
+
+/// A tool as it was called.
+pub(super) struct Call<'a> {
+    pub(super) name: &'a str,
+    /// The zeroth argument: make calls its sub-makes by it, and so they come to us too.
+    pub(super) called: OsString,
+    pub(super) real: PathBuf,
+    pub(super) args: Vec<OsString>,
+}
+
+/// Becomes the tool with its `-j` adapted.
+pub(super) fn adapt(call: Call<'_>, place: &Place) -> ! {
+    let Some(words) = texts(&call.args) else {
+        execute(&mut call.command(&call.args))
+    };
+    let state = State::read(&place.dir);
+    let shop = Shop { call, place, state };
+    match shop.call.name {
+        "cmake" => shop.cmake(&words),
+        "ninja" => shop.ninja(&words),
+        _ => shop.make(&words),
+    }
+}
+
+impl Call<'_> {
+    fn command(&self, args: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = Command::new(&self.real);
+        // CMake finds its own files, and the path that it writes into a tree, by this.
+        if self.name.ends_with("make") && self.name != "cmake" {
+            command.arg0(&self.called);
+        }
+        command.args(args);
+        command
+    }
+}
+
+struct Shop<'a> {
+    call: Call<'a>,
+    place: &'a Place,
+    state: State,
+}
+
+/// What starts a make: directly, or inside `cmake --build`.
+struct Start {
+    command: Command,
+    /// What its own command line said.
+    jobs: Jobs,
+}
+
+impl Shop<'_> {
+    fn make(&self, words: &[String]) -> ! {
+        self.name_absolute_compiler(words);
+        let adapted = adapt_make(words);
+        let in_tree = self.tree(adapted.directory.as_deref());
+        let mut typed = self.call.command(words);
+        let mut command = self.call.command(&adapted.args);
+        if in_tree.is_some() {
+            self.hide_masquerade(&mut typed);
+            self.hide_masquerade(&mut command);
+        }
+        let start = Start {
+            command,
+            jobs: adapted.jobs,
+        };
+        self.start_make(start, typed)
+    }
+
+    /// `typed` is the command with every argument as it was.
+    fn start_make(&self, mut start: Start, mut typed: Command) -> ! {
+        let flags = Flags::parse(&text_variable("MAKEFLAGS").unwrap_or_default());
+        let gnu = Flags::parse(&text_variable("GNUMAKEFLAGS").unwrap_or_default());
+        let above = variable(MAKE).filter(|_| variable("MAKELEVEL").is_some());
+        // Under a make of ours, `-j` in MAKEFLAGS is ours too.
+        let jobs = match above {
+            Some(_) => start.jobs,
+            None => start.jobs.or(flags.jobs).or(gnu.jobs),
+        };
+        let below_serial = above.as_deref() == Some(OsStr::new(SERIAL));
+        if jobs.is_serial() || (below_serial && jobs == Jobs::Unsaid) {
+            self.begin(std::process::id(), Some(1), above.is_some());
+            typed.env("MAKEFLAGS", flags.serial()).env(MAKE, SERIAL);
+            execute(&mut typed);
+        }
+        if jobs == Jobs::Unsaid && above.is_none() {
+            self.say_parallel();
+        }
+        start.command.env("GNUMAKEFLAGS", gnu.serial());
+        let joined = above.filter(|_| jobs.ceiling().is_none() && !below_serial);
+        match joined.map_or_else(|| self.new_pipes(jobs), |dir| Ok(dir.into())) {
+            Ok(dir) => match jobserver(&dir, &self.call) {
+                Ok(auth) => {
+                    let flags = flags.with_jobserver(&auth);
+                    execute(start.command.env("MAKEFLAGS", flags).env(MAKE, dir))
+                }
+                Err(_) => execute(&mut typed),
+            },
+            Err(_) => execute(&mut typed),
+        }
+    }
+
+    fn new_pipes(&self, jobs: Jobs) -> io::Result<PathBuf> {
+        let pid = std::process::id();
+        let dir = self.place.dir.join("makes").join(pid.to_string());
+        make_pipes(&dir)?;
+        let nested = variable("MAKELEVEL").is_some() && variable(MAKE).is_some();
+        self.begin(pid, jobs.ceiling(), nested);
+        Ok(dir)
+    }
+
+    fn begin(&self, pid: u32, ceiling: Option<u32>, nested: bool) {
+        let began = MakeBegan {
+            pid,
+            dir: self.place.dir.join("makes").join(pid.to_string()),
+            ceiling,
+            nested,
+        };
+        say(&self.place.dir, &Said::Make(began));
+    }
+
+    fn say_parallel(&self) {
+        let text = "make runs in parallel although no -j was given; -j1 keeps it serial";
+        say(&self.place.dir, &Said::Notice(text.to_owned()));
+    }
+
+    /// `make CC=/usr/bin/gcc`.
+    fn name_absolute_compiler(&self, words: &[String]) {
+        for word in words {
+            if let Some((name @ ("CC" | "CXX"), value)) = word.split_once('=')
+                && value.starts_with('/')
+            {
+                let text = bypass(name, OsStr::new(value));
+                say(&self.place.dir, &Said::Blind(text));
+            }
+        }
+    }
+
+    fn ninja(&self, words: &[String]) -> ! {
+        let adapted = adapt_ninja(words);
+        let mut command = self.call.command(&self.with_fixed_jobs(words, &adapted));
+        if self.tree(adapted.directory.as_deref()).is_some() {
+            self.hide_masquerade(&mut command);
+        }
+        execute(&mut command)
+    }
+
+    /// ninja has no jobserver client: it gets a number, and dispatch queues what is too much.
+    fn with_fixed_jobs(&self, words: &[String], adapted: &Adapted) -> Vec<String> {
+        match adapted.jobs {
+            Jobs::Unsaid => {
+                let jobs = format!("-j{}", self.total());
+                [vec![jobs], words.to_vec()].concat()
+            }
+            Jobs::Unlimited | Jobs::AtMost(_) => words.to_vec(),
+        }
+    }
+
+    fn total(&self) -> u32 {
+        self.state.local.saturating_add(self.state.capacity).max(1)
+    }
+
+    fn cmake(&self, words: &[String]) -> ! {
+        match cmake::call(words) {
+            cmake::Call::Build(build) => self.cmake_build(words, build),
+            cmake::Call::Configure => {
+                let mut command = self.call.command(words);
+                self.hide_masquerade(&mut command);
+                if self.state.reconfigure {
+                    command.args(self.launcher_definitions());
+                }
+                execute(&mut command)
+            }
+            cmake::Call::Other => execute(&mut self.call.command(words)),
+        }
+    }
+
+    fn cmake_build(&self, words: &[String], build: BuildCall) -> ! {
+        let tree = build.dir.as_deref().and_then(|dir| self.tree(Some(dir)));
+        let level = text_variable("CMAKE_BUILD_PARALLEL_LEVEL").map(|level| parallel_level(&level));
+        let jobs = build.jobs.or(level.unwrap_or_default());
+        let mut typed = self.call.command(words);
+        self.hide_masquerade(&mut typed);
+        match tree.map(|tree| tree.generator) {
+            Some(Generator::Makefiles) => {
+                let native = adapt_make(&build.native);
+                let start = Start {
+                    command: self.cmake_command(&build, &native.args),
+                    jobs: native.jobs.or(jobs),
+                };
+                self.start_make(start, typed)
+            }
+            Some(Generator::Ninja) => {
+                let native = adapt_ninja(&build.native);
+                let unsaid = native.jobs == Jobs::Unsaid && jobs.ceiling().is_none();
+                if unsaid {
+                    let fixed = [vec![format!("-j{}", self.total())], build.native.clone()];
+                    execute(&mut self.cmake_command(&build, &fixed.concat()))
+                }
+                execute(&mut typed)
+            }
+            // A preset's tree is not known here; CMake's own variable reaches whatever builds it.
+            None if jobs == Jobs::Unsaid => {
+                let total = self.total().to_string();
+                execute(typed.env("CMAKE_BUILD_PARALLEL_LEVEL", total))
+            }
+            Some(Generator::Other) | None => execute(&mut typed),
+        }
+    }
+
+    fn cmake_command(&self, build: &BuildCall, native: &[String]) -> Command {
+        let mut command = self.call.command(&build.args);
+        self.hide_masquerade(&mut command);
+        command.env_remove("CMAKE_BUILD_PARALLEL_LEVEL");
+        if !native.is_empty() {
+            command.arg("--").args(native);
+        }
+        command
+    }
+
+    /// CMake writes down every compiler and tool that it finds: it must find the real ones, and the launcher.
+    fn hide_masquerade(&self, command: &mut Command) {
+        command.env("PATH", self.place.plain_path());
+        if let Some(launcher) = &self.state.launcher {
+            command
+                .env("CMAKE_C_COMPILER_LAUNCHER", launcher)
+                .env("CMAKE_CXX_COMPILER_LAUNCHER", launcher);
+        }
+    }
+
+    fn launcher_definitions(&self) -> Vec<OsString> {
+        let define = |language: &str, launcher: &PathBuf| {
+            let mut define = OsString::from(format!("-DCMAKE_{language}_COMPILER_LAUNCHER="));
+            define.push(launcher);
+            define
+        };
+        let launcher = self.state.launcher.iter();
+        launcher
+            .flat_map(|launcher| ["C", "CXX"].map(|language| define(language, launcher)))
+            .collect()
+    }
+
+    /// The CMake tree in a directory, if there is one. A tree without the launcher gets it, or is named.
+    fn tree(&self, dir: Option<&str>) -> Option<Tree> {
+        let dir = Path::new(dir.unwrap_or("."));
+        let cache = std::fs::read_to_string(dir.join("CMakeCache.txt")).ok()?;
+        let launcher = self.state.launcher.clone().unwrap_or_default();
+        let tree = read_cache(&cache, &launcher.to_string_lossy());
+        let launched = tree.launched || (self.state.reconfigure && self.reconfigure(dir));
+        // Below a make, its own shim has said it.
+        if !launched && variable("MAKELEVEL").is_none() {
+            self.name_unlaunched(dir);
+        }
+        Some(tree)
+    }
+
+    fn name_unlaunched(&self, dir: &Path) {
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        let text = format!(
+            "the CMake tree {} was configured without distmesh, so its compiles are not seen; \
+             say --reconfigure once, or configure it under distmesh",
+            dir.display()
+        );
+        say(&self.place.dir, &Said::Blind(text));
+    }
+
+    /// Gives the tree the launcher. CMake's output is not asked for.
+    fn reconfigure(&self, dir: &Path) -> bool {
+        let mut cmake = Command::new("cmake");
+        self.hide_masquerade(&mut cmake);
+        cmake.args(self.launcher_definitions()).arg(dir);
+        cmake.output().is_ok_and(|output| output.status.success())
+    }
+}
+
+/// Opens the pipes for the make that we become, and names them as it wants to have them named.
+fn jobserver(dir: &Path, call: &Call<'_>) -> io::Result<String> {
+    let tokens = inheritable(open_pipe(dir, PipeEnd::Tokens)?)?;
+    let returned = inheritable(open_pipe(dir, PipeEnd::Returned)?)?;
+    // Apple's make is 3.81, from before the option was renamed.
+    let old = cfg!(target_os = "macos") && call.real.starts_with("/usr/bin");
+    let option = if old { "fds" } else { "auth" };
+    Ok(format!("--jobserver-{option}={tokens},{returned}"))
+}
+
+fn inheritable(pipe: File) -> io::Result<i32> {
+    rustix::io::fcntl_setfd(&pipe, rustix::io::FdFlags::empty())?;
+    Ok(pipe.into_raw_fd())
+}

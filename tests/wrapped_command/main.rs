@@ -1,0 +1,10 @@
+//! The wrapped command with the real make, cmake, ninja, distcc, distccd, ccache and compilers.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::disallowed_methods, reason = "a test is a shell")]
+
+mod cmake;
+mod distributing;
+mod ending;
+mod jobserver;
+mod stage;

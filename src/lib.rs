@@ -13,12 +13,17 @@
 
 pub mod admission;
 pub mod build;
+pub mod cli;
+pub mod commands;
 pub mod dispatch;
 pub mod distcc;
+pub mod error;
 pub mod event;
+pub mod machine;
 pub mod mesh;
 pub mod rendezvous;
 pub mod report;
 pub mod session;
 pub mod tunnel;
+pub mod ui;
 pub mod wire;

@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 pub struct CompilerIdentity {
     /// Absolute path on the machine that reports it.
     pub path: String,
-    /// First line of `--version`, and for clang the installed revision: what a person reads.
+    /// First line of `--version`, where gcc's driver has its own name (`gcc`, `g++`) instead of the one it was called by:
+    /// what a person reads.
     pub version: String,
     /// `-dumpmachine`: the default target.
     pub target: String,
-    /// SHA-256 (hex) of everything else that decides the output: full version text, default flags, specs.
+    /// SHA-256 (hex) of everything that decides the output: full version text, target, build options, specs, default
+    /// flags, and the language that the driver takes a C file for.
     pub fingerprint: String,
 }

@@ -1,7 +1,33 @@
 //! The check that a worker compiles what the primary would.
 //!
 //! Before a worker gets a job with a given compiler, its compiler's [`CompilerIdentity`] is compared with the primary's.
+//! Both sides make identities in the same way, by [`identify`]; the worker offers those of [`compilers_on_path`], and for
+//! each compiler of the build the primary asks [`admit`].
+//!
+//! # What is identity
+//!
+//! An identity says what a compiler makes of *preprocessed* source: version, target and default flags, for nothing else
+//! travels. Where it is installed, what name it was called by and where it looks for headers do not enter, so that
+//! `/usr/bin/cc` here is served by `/usr/local/bin/gcc` there. The driver's language does enter: `g++` takes even `x.c` for
+//! C++. All of it is read from the compiler's own output and not from its name: a wrapper called `gcc` that adds a flag
+//! shows in the commands that it would run (`-###`).
+//!
+//! # A compiler is a stranger's program
+//!
+//! It may hang, flood, wait for input or leave children behind. Each call has a deadline, a limit on output, no input and a
+//! process group of its own that is killed whatever happened.
 
+mod compare;
+#[cfg(test)]
+mod fake;
 mod identity;
+mod name;
+mod output;
+mod probe;
+mod prober;
+mod search;
 
+pub use compare::{Verdict, admit};
 pub use identity::CompilerIdentity;
+pub use prober::{IdentifyError, identify, identify_all};
+pub use search::compilers_on_path;

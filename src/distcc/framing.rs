@@ -320,6 +320,13 @@ impl ResponseParser {
         self.status
     }
 
+    /// The beginning of what the compiler said, for an error message.
+    pub(super) fn first_words(&self) -> String {
+        const ENOUGH: usize = 300;
+        let words = &self.stderr[..self.stderr.len().min(ENOUGH)];
+        String::from_utf8_lossy(words).trim().to_owned()
+    }
+
     /// Why the answer is the worker's fault and not the source file's, if it is.
     pub fn fault(&self) -> Option<String> {
         let (signal, exit) = (self.status & 0x7f, (self.status >> 8) & 0xff);

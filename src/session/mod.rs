@@ -16,6 +16,7 @@ mod keys;
 mod names;
 mod paths;
 mod peer;
+mod private;
 mod sealed;
 mod secret;
 
@@ -25,5 +26,6 @@ pub use keys::{KeyError, PairKeys, SessionKeys};
 pub use names::{InvalidName, NodeName, Role, SessionName};
 pub use paths::{PathError, PrimaryLock, RuntimeDir, SessionDir};
 pub use peer::PeerId;
+pub use private::PrivateDir;
 pub use sealed::{MAX_CANDIDATES, MAX_SEALED, OpenError, open, seal};
 pub use secret::{Secret, SecretError};

@@ -55,6 +55,15 @@ pub enum PathError {
     /// The operating system gave no random bytes for a fresh secret.
     #[error("the operating system gives no random bytes")]
     NoRandomness,
+    /// A socket below it could not be bound: the kernel's addresses are short.
+    #[error(
+        "{path} is too long a name: sockets below it need {SOCKET_NAME} more bytes and may have {MAX_SOCKET} in all. Use a \
+         shorter --session, or set DISTMESH_RUNTIME_DIR to a shorter directory"
+    )]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+    },
     /// Another primary of this session lives on this machine.
     #[error("process {0} already is this session's primary")]
     Held(String),
@@ -95,6 +104,9 @@ impl RuntimeDir {
         let sessions = self.0.join("sessions");
         private_dir(&sessions)?;
         let path = sessions.join(name.as_str());
+        if path.as_os_str().len() + SOCKET_NAME > MAX_SOCKET {
+            return Err(PathError::TooLong { path });
+        }
         private_dir(&path)?;
         Ok(SessionDir(path))
     }
@@ -212,6 +224,12 @@ fn private_dir(path: &Path) -> Result<(), PathError> {
     Ok(())
 }
 
+/// What a socket's address may have: 104 bytes with the final zero on macOS, 108 on Linux (`sockaddr_un`).
+const MAX_SOCKET: usize = 103;
+
+/// The longest socket below a session: that of a build's private directory, `/own-build-XXXXXX/record.sock`.
+const SOCKET_NAME: usize = 30;
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -263,6 +281,17 @@ mod tests {
             fs::read_dir(tmp.path()).unwrap().count(),
             1,
             "no temporary file is left"
+        );
+    }
+
+    #[test]
+    fn a_name_that_no_socket_could_have_is_refused_with_the_cure() {
+        let tmp = tempfile::tempdir().unwrap();
+        let deep = runtime(&tmp.path().join("d".repeat(80))).unwrap();
+        let error = deep.session(&"s".parse().unwrap()).unwrap_err();
+        assert!(
+            error.to_string().contains("DISTMESH_RUNTIME_DIR"),
+            "{error}"
         );
     }
 

@@ -158,6 +158,21 @@ impl Streams {
             .is_some_and(|(_, connection)| !connection.is_handshaking() && !connection.is_closed())
     }
 
+    /// True while there is a connection, or an attempt at one.
+    pub fn is_opening(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|(_, connection)| !connection.is_closed())
+    }
+
+    /// True when the peer no longer reads what is written to the stream, or the stream is gone.
+    pub fn is_stopped(&mut self, stream: StreamId) -> bool {
+        let Some((_, connection)) = &mut self.connection else {
+            return true;
+        };
+        !matches!(connection.send_stream(stream).stopped(), Ok(None))
+    }
+
     /// Takes a datagram from the peer.
     pub fn handle_datagram(&mut self, datagram: &[u8], now: Instant) {
         let mut response = Vec::new();

@@ -1,0 +1,486 @@
+//! Asks compilers who they are.
+
+use std::{
+    env,
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use super::{
+    CompilerIdentity,
+    output::{Kind, Output},
+    probe::{Call, DEADLINE, ProbeError},
+};
+
+/// A compiler that would not say who it is.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentifyError {
+    /// The path is relative, or not UTF-8, which neither distcc's protocol nor an offer can carry.
+    #[error("{path} cannot name a compiler: give an absolute path in UTF-8")]
+    Path {
+        /// The path.
+        path: PathBuf,
+    },
+    /// There was no directory to ask in.
+    #[error(
+        "no temporary directory to ask {path} in: {source}; set TMPDIR to one that is writable"
+    )]
+    Scratch {
+        /// The compiler.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It could not be run, or did not end by itself.
+    #[error("{path} {args}: {what}")]
+    Unusable {
+        /// The compiler.
+        path: PathBuf,
+        /// What it was asked.
+        args: String,
+        /// What happened.
+        what: String,
+    },
+    /// It refused a question that every gcc or clang answers.
+    #[error("{path} {args} failed ({status}): {said}")]
+    Failed {
+        /// The compiler.
+        path: PathBuf,
+        /// What it was asked.
+        args: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The first line of what it said.
+        said: String,
+    },
+    /// Neither gcc nor clang.
+    #[error(
+        "{path} is neither gcc nor clang (it says \"{said}\"): its compiles stay on this machine"
+    )]
+    Unknown {
+        /// The compiler.
+        path: PathBuf,
+        /// The first line of what it said.
+        said: String,
+    },
+}
+
+/// Asks the compiler at an absolute path who it is. Blocks, for 10 s a question at the most.
+pub fn identify(path: &Path) -> Result<CompilerIdentity, IdentifyError> {
+    Prober::new(DEADLINE).identify(path)
+}
+
+/// Asks several compilers, as many at once as this machine has slots. Those that cannot be identified are left out and
+/// explained in a warning each; the order is kept.
+pub fn identify_all(paths: &[PathBuf]) -> (Vec<CompilerIdentity>, Vec<String>) {
+    let prober = Prober::new(DEADLINE);
+    let next = AtomicUsize::new(0);
+    let answers = Mutex::new(Vec::new());
+    let threads = usize::try_from(crate::machine::slots().count).unwrap_or(1);
+    thread::scope(|scope| {
+        for _ in 0..threads.min(paths.len()) {
+            scope.spawn(|| {
+                while let Some((index, path)) = take(paths, &next) {
+                    let answer = (index, prober.identify(path));
+                    answers
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(answer);
+                }
+            });
+        }
+    });
+    in_order(answers.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn take<'a>(paths: &'a [PathBuf], next: &AtomicUsize) -> Option<(usize, &'a PathBuf)> {
+    let index = next.fetch_add(1, Ordering::Relaxed);
+    Some((index, paths.get(index)?))
+}
+
+type Answer = Result<CompilerIdentity, IdentifyError>;
+
+fn in_order(mut answers: Vec<(usize, Answer)>) -> (Vec<CompilerIdentity>, Vec<String>) {
+    answers.sort_by_key(|(index, _)| *index);
+    let mut known = Vec::new();
+    let mut warnings = Vec::new();
+    for (_, answer) in answers {
+        match answer {
+            Ok(compiler) => known.push(compiler),
+            Err(error) => warnings.push(error.to_string()),
+        }
+    }
+    (known, warnings)
+}
+
+/// How compilers are asked.
+struct Prober {
+    env: Vec<(OsString, OsString)>,
+    deadline: Duration,
+}
+
+impl Prober {
+    fn new(deadline: Duration) -> Self {
+        Self {
+            env: clean_env(|name| {
+                #[expect(clippy::disallowed_methods, reason = "this is the shell of the room")]
+                env::var_os(name)
+            }),
+            deadline,
+        }
+    }
+
+    fn identify(&self, path: &Path) -> Result<CompilerIdentity, IdentifyError> {
+        let name = path.to_str().filter(|_| path.is_absolute());
+        let Some(name) = name else {
+            return Err(IdentifyError::Path {
+                path: path.to_owned(),
+            });
+        };
+        let scratch = scratch().map_err(|source| IdentifyError::Scratch {
+            path: path.to_owned(),
+            source,
+        })?;
+        let interview = Interview {
+            call: Call {
+                program: path,
+                directory: scratch.path(),
+                env: &self.env,
+                deadline: self.deadline,
+            },
+        };
+        let (kind, output) = interview.hold()?;
+        Ok(CompilerIdentity {
+            path: name.to_owned(),
+            version: output.version_line(kind),
+            target: output.target().to_owned(),
+            fingerprint: output.fingerprint(kind),
+        })
+    }
+}
+
+/// Only what a compiler needs to start. What else a build sets (`GCC_EXEC_PREFIX`, `CPATH`, …) does not reach a worker's
+/// compiler either.
+fn clean_env(var: impl Fn(&str) -> Option<OsString>) -> Vec<(OsString, OsString)> {
+    // DEVELOPER_DIR chooses between several Xcodes on macOS.
+    let mut kept: Vec<_> = ["PATH", "HOME", "TMPDIR", "DEVELOPER_DIR"]
+        .into_iter()
+        .filter_map(|name| Some((OsString::from(name), var(name)?)))
+        .collect();
+    // Answers in one language, whatever the user's is.
+    kept.push(("LC_ALL".into(), "C".into()));
+    kept
+}
+
+/// A directory with the source that `-###` is asked about. Its name is the same everywhere; nothing is compiled.
+fn scratch() -> io::Result<tempfile::TempDir> {
+    let directory = tempfile::Builder::new()
+        .prefix("distmesh-probe-")
+        .tempdir()?;
+    std::fs::write(directory.path().join(SOURCE), "")?;
+    Ok(directory)
+}
+
+/// A C file, so that the answer shows whether the driver takes it for C++.
+const SOURCE: &str = "t.c";
+
+/// The questions to one compiler.
+struct Interview<'a> {
+    call: Call<'a>,
+}
+
+impl Interview<'_> {
+    fn hold(&self) -> Result<(Kind, Output), IdentifyError> {
+        let version = self.ask(&["--version"])?;
+        let kind = Kind::of_version_text(&version).ok_or_else(|| IdentifyError::Unknown {
+            path: self.call.program.to_owned(),
+            said: first_line(&version),
+        })?;
+        let output = Output {
+            version,
+            target: self.ask(&["-dumpmachine"])?,
+            configuration: self.ask(&["-v"])?,
+            specs: match kind {
+                Kind::Gcc => self.ask(&["-dumpspecs"])?,
+                Kind::Clang => String::new(),
+            },
+            // With a pipe between compiler and assembler no temporary file's random name is in the answer.
+            commands: self.ask(&["-pipe", "-###", "-c", SOURCE, "-o", "t.o"])?,
+        };
+        Ok((kind, output))
+    }
+
+    fn ask(&self, args: &[&str]) -> Result<String, IdentifyError> {
+        let ended = self
+            .call
+            .run(args)
+            .map_err(|error| self.unusable(args, &error))?;
+        if ended.status.success() {
+            return Ok(ended.text);
+        }
+        Err(IdentifyError::Failed {
+            path: self.call.program.to_owned(),
+            args: args.join(" "),
+            status: ended.status,
+            said: first_line(&ended.text),
+        })
+    }
+
+    fn unusable(&self, args: &[&str], error: &ProbeError) -> IdentifyError {
+        IdentifyError::Unusable {
+            path: self.call.program.to_owned(),
+            args: args.join(" "),
+            what: error.to_string(),
+        }
+    }
+}
+
+/// The first line of a stranger's output, fit to be shown.
+fn first_line(text: &str) -> String {
+    const LONGEST: usize = 120;
+    let line = text
+        .lines()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("nothing");
+    line.chars()
+        .filter(|char| !char.is_control())
+        .take(LONGEST)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, thread, time::Instant};
+
+    use super::*;
+    use crate::admission::{Verdict, admit, fake::script};
+
+    /// The real compiler of this name, if this machine has it.
+    fn installed(name: &str) -> Option<PathBuf> {
+        let path = Path::new("/usr/bin").join(name);
+        path.exists().then_some(path)
+    }
+
+    fn admits(ours: &CompilerIdentity, theirs: &CompilerIdentity) -> bool {
+        matches!(
+            admit(ours, std::slice::from_ref(theirs)),
+            Verdict::Admitted { .. }
+        )
+    }
+
+    fn impatient() -> Prober {
+        Prober::new(Duration::from_millis(300))
+    }
+
+    #[test]
+    fn the_same_compiler_is_recognised_under_all_its_names() {
+        for names in [
+            ["gcc", "cc", "gcc-12"],
+            ["g++", "c++", "g++-12"],
+            ["clang", "clang-14", "clang"],
+        ] {
+            let paths: Vec<_> = names.into_iter().filter_map(installed).collect();
+            let (compilers, warnings) = identify_all(&paths);
+            assert_eq!(warnings, Vec::<String>::new());
+            for theirs in &compilers {
+                assert!(admits(&compilers[0], theirs), "{compilers:#?}");
+            }
+        }
+    }
+
+    #[test]
+    fn real_drivers_of_two_languages_or_projects_are_never_taken_for_each_other() {
+        let paths: Vec<_> = ["gcc", "g++", "clang", "clang++"]
+            .into_iter()
+            .filter_map(installed)
+            .collect();
+        let (compilers, _) = identify_all(&paths);
+        assert_eq!(compilers.len(), paths.len());
+        for (mine, ours) in compilers.iter().enumerate() {
+            for (other, theirs) in compilers.iter().enumerate() {
+                // Renamed, so that nothing but the fingerprint can tell.
+                let mut theirs = theirs.clone();
+                theirs.path = "/opt/compiler".into();
+                assert_eq!(
+                    ours.fingerprint == theirs.fingerprint,
+                    mine == other,
+                    "{ours:?} {theirs:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrapper_is_the_compiler_unless_it_adds_a_flag() {
+        let directory = tempfile::tempdir().unwrap();
+        for real in ["gcc", "clang"].into_iter().filter_map(installed) {
+            let ours = identify(&real).unwrap();
+            let real = real.display();
+            let plain = script(directory.path(), "plain", &format!("exec {real} \"$@\""));
+            assert_eq!(identify(&plain).unwrap().fingerprint, ours.fingerprint);
+            let flagged = script(
+                directory.path(),
+                "flagged",
+                &format!("exec {real} -O2 \"$@\""),
+            );
+            assert_ne!(identify(&flagged).unwrap().fingerprint, ours.fingerprint);
+        }
+    }
+
+    #[test]
+    fn a_compiler_with_patched_specs_is_another_one() {
+        let Some(real) = installed("gcc") else { return };
+        let directory = tempfile::tempdir().unwrap();
+        let specs = directory.path().join("specs");
+        fs::write(&specs, "*cc1:\n+ -funsigned-char\n\n").unwrap();
+        let body = format!("exec {} -specs={} \"$@\"", real.display(), specs.display());
+        let patched = identify(&script(directory.path(), "gcc", &body)).unwrap();
+        assert_ne!(patched.fingerprint, identify(&real).unwrap().fingerprint);
+    }
+
+    #[test]
+    fn an_identity_is_the_same_wherever_and_whenever_it_is_made() {
+        let Some(real) = installed("cc") else { return };
+        assert_eq!(identify(&real).unwrap(), identify(&real).unwrap());
+    }
+
+    #[test]
+    fn a_compiler_that_hangs_is_given_up_and_leaves_no_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let body = "(sleep 1; touch \"${0%/*}/survived\") & sleep 1000";
+        let path = script(directory.path(), "gcc", body);
+        let started = now();
+        let error = impatient().identify(&path).unwrap_err().to_string();
+        assert!(
+            error.ends_with("--version: it did not end within 0.3 s"),
+            "{error}"
+        );
+        assert!(started.elapsed() < Duration::from_secs(5));
+        thread::sleep(Duration::from_millis(1500));
+        assert!(!directory.path().join("survived").exists());
+    }
+
+    #[test]
+    fn a_compiler_that_leaves_its_process_group_is_given_up_too() {
+        if installed("python3").is_none() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let body = "exec /usr/bin/python3 -c 'import os, time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(30)'";
+        let started = now();
+        let error = Prober::new(Duration::from_secs(2))
+            .identify(&script(directory.path(), "gcc", body))
+            .unwrap_err();
+        assert!(matches!(error, IdentifyError::Unusable { .. }), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_child_in_the_background_does_not_outlive_the_question() {
+        let directory = tempfile::tempdir().unwrap();
+        let body = "(sleep 1; touch \"${0%/*}/survived\") >/dev/null 2>&1 & echo hello";
+        let error = identify(&script(directory.path(), "gcc", body)).unwrap_err();
+        assert!(matches!(error, IdentifyError::Unknown { .. }), "{error}");
+        thread::sleep(Duration::from_millis(1500));
+        assert!(!directory.path().join("survived").exists());
+    }
+
+    #[test]
+    fn a_compiler_that_closes_its_output_and_hangs_is_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = script(directory.path(), "gcc", "exec >&- 2>&- sleep 1000");
+        let error = impatient().identify(&path).unwrap_err();
+        assert!(matches!(error, IdentifyError::Unusable { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_compiler_that_floods_is_stopped() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = identify(&script(directory.path(), "gcc", "exec yes gcc"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.ends_with("it printed more than 1024 KiB"), "{error}");
+    }
+
+    #[test]
+    fn a_compiler_that_waits_for_input_gets_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = identify(&script(directory.path(), "gcc", "cat; echo done")).unwrap_err();
+        assert!(
+            matches!(error, IdentifyError::Unknown { ref said, .. } if said == "done"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_compiler_that_fails_is_quoted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = script(directory.path(), "gcc", "echo 'no licence' >&2; exit 3");
+        let error = identify(&path).unwrap_err().to_string();
+        assert!(
+            error.ends_with("--version failed (exit status: 3): no licence"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_compiler_that_vanished_or_may_not_run_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let plain = directory.path().join("plain");
+        fs::write(&plain, "text").unwrap();
+        for path in [
+            directory.path().join("gone"),
+            plain,
+            directory.path().to_owned(),
+        ] {
+            let error = identify(&path).unwrap_err().to_string();
+            assert!(
+                error.contains("it cannot be run") && error.contains(&*path.to_string_lossy()),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_relative_path_is_refused() {
+        let error = identify(Path::new("gcc")).unwrap_err();
+        assert!(matches!(error, IdentifyError::Path { .. }), "{error}");
+    }
+
+    #[test]
+    fn compilers_that_cannot_be_identified_are_left_out_and_explained() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut paths = vec![script(directory.path(), "gcc", "echo tcc")];
+        paths.extend(installed("cc"));
+        let (compilers, warnings) = identify_all(&paths);
+        assert_eq!(compilers.len(), paths.len() - 1);
+        assert_eq!(warnings.len(), 1);
+        assert!(
+            warnings[0].contains("neither gcc nor clang (it says \"tcc\")"),
+            "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn a_compiler_gets_only_the_environment_it_needs() {
+        let env = clean_env(|name| (name != "TMPDIR").then(|| "x".into()));
+        let names: Vec<_> = env.iter().filter_map(|(name, _)| name.to_str()).collect();
+        assert_eq!(names, ["PATH", "HOME", "DEVELOPER_DIR", "LC_ALL"]);
+    }
+
+    fn now() -> Instant {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the test measures a real process"
+        )]
+        Instant::now()
+    }
+}

@@ -1,0 +1,117 @@
+//! What stands below each help: examples and exit codes.
+
+pub(super) const DISTMESH: &str = "\
+Two terminals, nothing to set up:
+  distmesh worker                 compiles for whoever builds on this machine
+  distmesh build -- make -j       builds with every worker it finds
+
+Every option can be given as a variable too: --min-workers is DISTMESH_MIN_WORKERS.
+
+Exit codes:
+  that of the command, for `distmesh build`
+  2   the command line is wrong
+  96  the command could not be run, or a worker or a session could not start
+  97  fewer workers came than --require-workers said";
+
+pub(super) const BUILD: &str = "\
+Examples:
+  distmesh build -- make -j
+  distmesh build --min-workers 2 --wait 5m -- ninja
+  distmesh build -- sh -c 'cmake -S . -B out && cmake --build out'
+  distmesh build --rendezvous dir:/mnt/shared --secret-file key -- make -j
+
+Exit codes:
+  that of COMMAND; 128 + N when signal N ended it
+  2   the command line is wrong
+  96  COMMAND could not be run
+  97  --require-workers was not met";
+
+pub(super) const WORKER: &str = "\
+Examples:
+  distmesh worker
+  distmesh worker --slots 4 --name attic
+  distmesh worker --rendezvous dir:/mnt/shared --secret-file key
+  distmesh worker --once --wait-primary 10m --max-lifetime 5h30m
+
+Exit codes:
+  0   it was stopped, or one of the limits above was reached
+  2   the command line is wrong
+  96  it could not start: no distccd, no compiler, no session";
+
+pub(super) const UP: &str = "\
+Examples:
+  distmesh up --min-workers 2 && distmesh build -- make -j && distmesh down
+
+Exit codes:
+  0   the session is up, with however many workers
+  2   the command line is wrong
+  96  it could not start";
+
+pub(super) const DOWN: &str = "\
+Example:
+  distmesh down
+
+Exit codes:
+  0   no such session runs any more
+  2   the command line is wrong
+  96  it could not be stopped";
+
+pub(super) const HOSTS: &str = "\
+Examples:
+  distmesh hosts
+  DISTCC_HOSTS=$(distmesh hosts) make CC='distcc gcc' -j$(distmesh hosts --jobs)
+
+Exit codes:
+  0   printed; an empty line when no worker is up
+  2   the command line is wrong
+  96  no such session runs";
+
+pub(super) const STATUS: &str = "\
+Examples:
+  distmesh status
+  distmesh status --json | jq '.workers[].name'
+
+Exit codes:
+  0   printed
+  2   the command line is wrong
+  96  no such session runs";
+
+pub(super) const KEYGEN: &str = "\
+Examples:
+  (umask 077; distmesh keygen > key)        then --secret-file key on every node
+  export ENCRYPTION_KEY=$(distmesh keygen)
+
+Exit codes:
+  0   printed
+  2   the command line is wrong
+  96  the operating system gave no randomness";
+
+pub(super) const DOCTOR: &str = "\
+Examples:
+  distmesh doctor
+  distmesh doctor --stun none
+  distmesh doctor --json | jq '.checks[] | select(.state != \"ok\")'
+
+Exit codes:
+  0   distmesh can be of use here
+  1   something is missing without which it is of no use
+  2   the command line is wrong";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  distmesh completions bash > ~/.local/share/bash-completion/completions/distmesh
+  distmesh completions zsh > ~/.zfunc/_distmesh
+  distmesh completions fish > ~/.config/fish/completions/distmesh.fish
+
+Exit codes:
+  0   printed
+  2   the command line is wrong";
+
+pub(super) const MAN: &str = "\
+Examples:
+  distmesh man | man -l -
+  distmesh man > ~/.local/share/man/man1/distmesh.1
+
+Exit codes:
+  0   printed
+  2   the command line is wrong";

@@ -1,0 +1,84 @@
+//! What became of a build, as data. Scripts read it: fields are added, never changed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::LinkState;
+
+/// What became of a build: the contents of `report.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// How long the wrapped command ran, in seconds.
+    pub wall_s: f64,
+    /// Its exit code.
+    pub exit_code: i32,
+    /// How many compiles went where.
+    pub jobs: Jobs,
+    /// Why compiles were local, and how many.
+    pub local_reasons: BTreeMap<String, u64>,
+    /// The workers that were seen, by name.
+    pub workers: Vec<WorkerReport>,
+    /// How many workers were expected, if anybody said.
+    pub expected_workers: Option<u32>,
+    /// The workers that were not used for a compiler.
+    pub refused: Vec<Refusal>,
+    /// What a person should know of, in order.
+    pub incidents: Vec<Incident>,
+    /// Incidents beyond those that are kept.
+    pub incidents_left_out: u64,
+}
+
+/// How many compiles went where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jobs {
+    /// Asked for by the wrapped command.
+    pub seen: u64,
+    /// Made by a worker.
+    pub remote: u64,
+    /// Made here.
+    pub local: u64,
+    /// Given up by the wrapped command, or ended by an error of its preprocessor.
+    pub cancelled: u64,
+    /// Those of the remote and local ones that more than one worker tried.
+    pub reattempted: u64,
+    /// Those that a second worker was given while the first still had it.
+    pub hedged: u64,
+}
+
+/// What a worker did for this build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// Its label.
+    pub name: String,
+    /// Compiles at once.
+    pub slots: u32,
+    /// Compiles that it made.
+    pub jobs: u64,
+    /// Its link's state at the end.
+    pub state: LinkState,
+    /// `direct` or `relayed`; `None` if there never was a path.
+    pub path: Option<String>,
+    /// From the session's start until its link was first up, in seconds.
+    pub up_after_s: Option<f64>,
+}
+
+/// A worker that was not used for a compiler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The worker's label.
+    pub worker: String,
+    /// The compiler's path here.
+    pub compiler: String,
+    /// Why, with the cure.
+    pub reason: String,
+}
+
+/// Something a person should know of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Unix time in milliseconds.
+    pub at_ms: u64,
+    /// One sentence.
+    pub text: String,
+}

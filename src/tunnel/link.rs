@@ -1,0 +1,398 @@
+//! The link to one peer: WireGuard, the streams inside, and the state of both.
+//!
+//! Time is an argument here; only boringtun below reads a clock of its own.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use boringtun::noise::rate_limiter::RateLimiter;
+use tokio::sync::mpsc;
+
+use super::{
+    Read, Side, StreamId, Streams, StreamsError, StreamsEvent, TunnelEvent, Written,
+    stream::{DriverEnd, Stream, StreamKey, stream},
+    wireguard::{Opened, WireGuard},
+};
+use crate::{
+    event::LinkState,
+    mesh::MeshEvent,
+    session::{Descriptor, Identity, NodeName, PairKeys, PeerId, Role},
+};
+
+/// A link and its streams.
+pub(super) struct Link {
+    peer: PeerId,
+    name: NodeName,
+    role: Role,
+    state: LinkState,
+    remote: Option<SocketAddr>,
+    rtt: Option<Duration>,
+    wireguard: WireGuard,
+    streams: Streams,
+    /// Counts connections, so that a handle of an old one is not taken for one of the new.
+    generation: u64,
+    ends: BTreeMap<StreamId, End>,
+    changed: mpsc::UnboundedSender<StreamKey>,
+    outgoing: Vec<Vec<u8>>,
+    events: Vec<TunnelEvent>,
+    departed: bool,
+}
+
+/// A stream as the driver sees it.
+struct End {
+    buffers: DriverEnd,
+    sent_all: bool,
+    received_all: bool,
+}
+
+/// What a link is made of.
+pub(super) struct LinkParts<'a> {
+    pub(super) me: &'a Identity,
+    pub(super) pair: &'a PairKeys,
+    pub(super) index: u32,
+    pub(super) limiter: Arc<RateLimiter>,
+    pub(super) seed: [u8; 32],
+    pub(super) changed: mpsc::UnboundedSender<StreamKey>,
+}
+
+impl Link {
+    pub(super) fn new(parts: LinkParts<'_>, peer: &Descriptor) -> Result<Self, StreamsError> {
+        let wireguard = WireGuard::new(parts.me, peer.peer, parts.pair, parts.index, parts.limiter);
+        let side = if wireguard.is_initiator() {
+            Side::Client
+        } else {
+            Side::Server
+        };
+        let streams = Streams::new(side, parts.me, peer.stream_key, parts.seed)?;
+        let mut link = Self {
+            peer: peer.peer,
+            name: peer.name.clone(),
+            role: peer.role,
+            state: LinkState::Down,
+            remote: None,
+            rtt: None,
+            wireguard,
+            streams,
+            generation: 0,
+            ends: BTreeMap::new(),
+            changed: parts.changed,
+            outgoing: Vec::new(),
+            events: Vec::new(),
+            departed: false,
+        };
+        link.enter(LinkState::Punching, "its descriptor was found");
+        Ok(link)
+    }
+
+    /// Where datagrams go.
+    pub(super) fn remote(&self) -> Option<SocketAddr> {
+        self.remote
+    }
+
+    /// True once the peer said goodbye.
+    pub(super) fn has_departed(&self) -> bool {
+        self.departed
+    }
+
+    pub(super) fn note_rtt(&mut self, rtt: Option<Duration>) {
+        self.rtt = rtt.or(self.rtt);
+    }
+
+    /// The mesh has news of this peer's path.
+    pub(super) fn handle_mesh(&mut self, event: MeshEvent, now: Instant) {
+        match event {
+            MeshEvent::PathUp { remote, .. } => self.handle_path_up(remote, now),
+            MeshEvent::PathMoved { remote, .. } => self.remote = Some(remote),
+            MeshEvent::PathSuspect { silent_for, .. } => self.handle_path_suspect(silent_for),
+            MeshEvent::PathRecovered { .. } => self.handle_path_recovered(),
+            MeshEvent::PathDown { .. } => self.handle_path_down(now),
+            MeshEvent::DescriptorChanged => {}
+        }
+    }
+
+    /// A path was proven, for the first time or again.
+    fn handle_path_up(&mut self, remote: SocketAddr, now: Instant) {
+        self.remote = Some(remote);
+        self.enter(LinkState::Handshaking, "a path was found");
+        self.wireguard.handle_path(now);
+        self.drive(now);
+    }
+
+    /// The peer is silent.
+    fn handle_path_suspect(&mut self, silent_for: Duration) {
+        if self.state == LinkState::Up {
+            self.enter(
+                LinkState::Suspect,
+                &format!("silent for {} s", silent_for.as_secs()),
+            );
+        }
+    }
+
+    /// The peer answers again.
+    fn handle_path_recovered(&mut self) {
+        if self.state == LinkState::Suspect {
+            self.enter(LinkState::Up, "it answers again");
+        }
+    }
+
+    /// The peer was silent for too long: its streams fail now, so that their jobs can go elsewhere.
+    fn handle_path_down(&mut self, now: Instant) {
+        self.remote = None;
+        self.break_streams();
+        self.streams.close("the path went down", now);
+        self.enter(LinkState::Down, "no answer on any path");
+        self.outgoing.clear();
+    }
+
+    /// A WireGuard datagram; `true` when the peer really sent it.
+    pub(super) fn handle_datagram(&mut self, datagram: &[u8], now: Instant) -> bool {
+        let Opened {
+            datagrams,
+            replies,
+            authentic,
+        } = self.wireguard.open(datagram);
+        self.outgoing.extend(replies);
+        for datagram in datagrams {
+            self.streams.handle_datagram(&datagram, now);
+        }
+        self.drive(now);
+        authentic
+    }
+
+    /// Lets time pass.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        let rtt = self.rtt.unwrap_or_default();
+        self.outgoing
+            .extend(self.wireguard.poll_initiation(now, rtt));
+        if self.streams.poll_timeout().is_some_and(|due| due <= now) {
+            self.streams.handle_timeout(now);
+        }
+        self.drive(now);
+    }
+
+    /// Lets WireGuard's own clock do what is due.
+    pub(super) fn tick(&mut self) {
+        self.outgoing.extend(self.wireguard.tick());
+    }
+
+    /// Opens a stream; `None` while the link is not up or the peer allows no more.
+    pub(super) fn open(&mut self) -> Option<Stream> {
+        if !matches!(self.state, LinkState::Up | LinkState::Suspect) {
+            return None;
+        }
+        let id = self.streams.open()?;
+        Some(self.adopt(id))
+    }
+
+    /// A half of a stream changed something.
+    pub(super) fn handle_stream(&mut self, key: StreamKey, now: Instant) {
+        if key.generation == self.generation {
+            self.pump(key.id);
+            self.drive(now);
+        }
+    }
+
+    /// Says goodbye.
+    pub(super) fn close(&mut self, reason: &str, now: Instant) {
+        self.streams.close(reason, now);
+        self.break_streams();
+        self.seal_all();
+    }
+
+    /// What has to go to the peer, encrypted.
+    pub(super) fn take_outgoing(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.outgoing)
+    }
+
+    pub(super) fn take_events(&mut self) -> Vec<TunnelEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// When [`Link::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
+        self.remote?;
+        self.wireguard
+            .poll_timeout()
+            .into_iter()
+            .chain(self.streams.poll_timeout())
+            .min()
+    }
+
+    /// Moves everything on until nothing moves.
+    fn drive(&mut self, now: Instant) {
+        self.connect_if_ready(now);
+        self.streams.flush(now);
+        while let Some(event) = self.streams.poll_event() {
+            self.handle_event(event, now);
+            self.streams.flush(now);
+        }
+        self.seal_all();
+    }
+
+    fn connect_if_ready(&mut self, now: Instant) {
+        let ready = self.state == LinkState::Handshaking && self.wireguard.has_session();
+        if ready && self.wireguard.is_initiator() && !self.streams.is_opening() {
+            // A configuration that was fit to be made is fit to connect; if not, the next initiation tries again.
+            drop(self.streams.connect(now));
+        }
+    }
+
+    fn handle_event(&mut self, event: StreamsEvent, now: Instant) {
+        match event {
+            StreamsEvent::Connected => {
+                self.generation += 1;
+                self.wireguard.handle_connected();
+                self.enter(LinkState::Up, "connected");
+            }
+            StreamsEvent::Opened(id) => {
+                let stream = self.adopt(id);
+                self.events.push(TunnelEvent::Incoming {
+                    peer: self.peer,
+                    stream,
+                });
+            }
+            StreamsEvent::Readable(id) | StreamsEvent::Writable(id) => self.pump(id),
+            StreamsEvent::Closed {
+                reason,
+                by_peer: true,
+            } => {
+                self.break_streams();
+                self.departed = true;
+                self.enter(LinkState::Down, &reason);
+                self.events.push(TunnelEvent::PeerClosed {
+                    peer: self.peer,
+                    reason,
+                });
+            }
+            StreamsEvent::Closed {
+                reason,
+                by_peer: false,
+            } => {
+                self.break_streams();
+                if self.remote.is_some() {
+                    self.enter(LinkState::Handshaking, &reason);
+                    self.wireguard.handle_path(now);
+                }
+            }
+        }
+    }
+
+    fn adopt(&mut self, id: StreamId) -> Stream {
+        let key = StreamKey {
+            peer: self.peer,
+            generation: self.generation,
+            id,
+        };
+        let (stream, buffers) = stream(key, self.changed.clone());
+        self.ends.insert(
+            id,
+            End {
+                buffers,
+                sent_all: false,
+                received_all: false,
+            },
+        );
+        stream
+    }
+
+    /// Moves bytes between a stream's buffers and QUIC, both ways.
+    fn pump(&mut self, id: StreamId) {
+        let Some(end) = self.ends.get_mut(&id) else {
+            return;
+        };
+        end.buffers.unlist();
+        end.pump_out(id, &mut self.streams);
+        end.pump_in(id, &mut self.streams);
+        if end.sent_all && end.received_all {
+            self.ends.remove(&id);
+        }
+    }
+
+    fn break_streams(&mut self) {
+        for end in std::mem::take(&mut self.ends).into_values() {
+            end.buffers.break_off();
+        }
+        self.generation += 1;
+    }
+
+    fn seal_all(&mut self) {
+        while let Some(datagram) = self.streams.poll_transmit() {
+            self.outgoing.extend(self.wireguard.seal(&datagram));
+        }
+    }
+
+    fn enter(&mut self, state: LinkState, reason: &str) {
+        if self.state == state {
+            return;
+        }
+        self.state = state;
+        self.events.push(TunnelEvent::Link {
+            peer: self.peer,
+            name: self.name.clone(),
+            role: self.role,
+            state,
+            reason: reason.to_owned(),
+            remote: self.remote,
+            rtt: self.rtt,
+        });
+    }
+}
+
+impl End {
+    fn pump_out(&mut self, id: StreamId, streams: &mut Streams) {
+        let mut stopped = false;
+        if !self.sent_all {
+            self.buffers
+                .send_with(|piece| match streams.write(id, piece) {
+                    Written::Taken(taken) => Some(taken),
+                    Written::Blocked => None,
+                    Written::Stopped => {
+                        stopped = true;
+                        None
+                    }
+                });
+            // A stop with nothing left to write is seen here.
+            stopped |= streams.is_stopped(id);
+        }
+        let wishes = self.buffers.wishes();
+        if !self.sent_all && stopped {
+            self.buffers.refuse_output();
+            streams.reset(id);
+            self.sent_all = true;
+        } else if !self.sent_all && wishes.reset {
+            streams.reset(id);
+            self.sent_all = true;
+        } else if !self.sent_all && wishes.finish {
+            streams.finish(id);
+            self.sent_all = true;
+        }
+        if wishes.stop && !self.received_all {
+            streams.stop(id);
+            self.received_all = true;
+        }
+    }
+
+    fn pump_in(&mut self, id: StreamId, streams: &mut Streams) {
+        while !self.received_all {
+            let room = self.buffers.room();
+            if room == 0 {
+                return;
+            }
+            match streams.read(id, room) {
+                Read::Data(bytes) => self.buffers.deliver(bytes),
+                Read::Blocked => return,
+                Read::Finished => self.end_of_input(true),
+                Read::Reset => self.end_of_input(false),
+            }
+        }
+    }
+
+    fn end_of_input(&mut self, complete: bool) {
+        self.buffers.end_of_input(complete);
+        self.received_all = true;
+    }
+}

@@ -1,0 +1,157 @@
+//! The node's one UDP socket, in batches: segments of one size go to the kernel, and come from it, together (GSO, GRO).
+
+use std::{
+    io::{self, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use tokio::{io::Interest, net::UdpSocket};
+
+/// A bound UDP socket. Addresses it gives and takes are plain IPv4 or IPv6, never IPv4 mapped into IPv6.
+pub(super) struct Socket {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    dual: bool,
+    buffers: Vec<Vec<u8>>,
+    pending: Vec<Batch>,
+}
+
+/// Datagrams of one size to one address; the last may be shorter.
+struct Batch {
+    to: SocketAddr,
+    segment: usize,
+    bytes: Vec<u8>,
+    full: bool,
+}
+
+impl Socket {
+    /// Binds to `addr`, or to any port of IPv6 and IPv4 together, or of IPv4 alone where there is no IPv6.
+    pub(super) fn bind(addr: Option<SocketAddr>) -> io::Result<Self> {
+        let socket = match addr {
+            Some(addr) => std::net::UdpSocket::bind(addr),
+            None => std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))
+                .or_else(|_| std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))),
+        }?;
+        socket.set_nonblocking(true)?;
+        let dual = socket.local_addr()?.is_ipv6();
+        let socket = UdpSocket::from_std(socket)?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        // Without the right to more the kernel gives `rmem_max`; QUIC's windows hold with that too.
+        drop(state.set_recv_buffer_size(UdpSockRef::from(&socket), KERNEL_BUFFER));
+        drop(state.set_send_buffer_size(UdpSockRef::from(&socket), KERNEL_BUFFER));
+        let buffers = (0..BATCHES).map(|_| vec![0; LARGEST_BATCH]).collect();
+        Ok(Self {
+            socket,
+            state,
+            dual,
+            buffers,
+            pending: Vec::new(),
+        })
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Waits until something has come.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Hands what has come to `take`, datagram by datagram, one batch at most.
+    pub(super) fn receive(&mut self, mut take: impl FnMut(SocketAddr, &[u8])) -> io::Result<()> {
+        let mut metas = [RecvMeta::default(); BATCHES];
+        let mut slices: Vec<IoSliceMut<'_>> = self
+            .buffers
+            .iter_mut()
+            .map(|buffer| IoSliceMut::new(buffer))
+            .collect();
+        let state = &self.state;
+        let socket = &self.socket;
+        let count = socket.try_io(Interest::READABLE, || {
+            state.recv(UdpSockRef::from(socket), &mut slices, &mut metas)
+        })?;
+        for (meta, buffer) in metas.iter().zip(&self.buffers).take(count) {
+            let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+            for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                take(from, datagram);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a datagram into the current batch, or begins a new one.
+    pub(super) fn queue(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let most = self.state.max_gso_segments().clamp(1, SEGMENTS);
+        if let Some(batch) = self.pending.last_mut()
+            && batch.takes(to, datagram.len(), most)
+        {
+            batch.bytes.extend(datagram);
+            // A shorter datagram ends its batch: segments have one size.
+            batch.full = datagram.len() < batch.segment;
+            return;
+        }
+        self.pending.push(Batch {
+            to,
+            segment: datagram.len(),
+            bytes: datagram.to_vec(),
+            full: false,
+        });
+    }
+
+    /// Sends every batch. A datagram that the kernel does not take is lost, as it would be on the way.
+    pub(super) async fn flush(&mut self) {
+        for batch in std::mem::take(&mut self.pending) {
+            let to = self.destination(batch.to);
+            let transmit = Transmit {
+                destination: to,
+                ecn: None,
+                contents: &batch.bytes,
+                segment_size: (batch.bytes.len() > batch.segment).then_some(batch.segment),
+                src_ip: None,
+            };
+            let send = || {
+                self.state
+                    .try_send(UdpSockRef::from(&self.socket), &transmit)
+            };
+            match self.socket.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // A full send buffer empties within a millisecond; a device that is gone must not stop the loop.
+                    drop(tokio::time::timeout(SEND_PATIENCE, self.socket.writable()).await);
+                    if let Err(error) = self.socket.try_io(Interest::WRITABLE, send) {
+                        tracing::trace!(%to, %error, "datagrams not sent");
+                    }
+                }
+                Err(error) => tracing::trace!(%to, %error, "datagrams not sent"),
+                Ok(()) => {}
+            }
+        }
+    }
+
+    fn destination(&self, to: SocketAddr) -> SocketAddr {
+        match to.ip() {
+            IpAddr::V4(v4) if self.dual => SocketAddr::new(v4.to_ipv6_mapped().into(), to.port()),
+            IpAddr::V4(_) | IpAddr::V6(_) => to,
+        }
+    }
+}
+
+impl Batch {
+    fn takes(&self, to: SocketAddr, len: usize, most: usize) -> bool {
+        self.to == to && !self.full && len <= self.segment && self.bytes.len() < self.segment * most
+    }
+}
+
+/// Asked of the kernel each way: what all links together may have in flight (4 MiB a link, seldom all at once).
+const KERNEL_BUFFER: usize = 4 << 20;
+
+/// Measured: beyond 8 to 16 segments a call nothing is gained, and a large buffer is charged fourfold on arrival.
+const SEGMENTS: usize = 16;
+
+/// Batches read in one call; each may hold 64 KiB where the kernel joins datagrams.
+const BATCHES: usize = 8;
+const LARGEST_BATCH: usize = 64 << 10;
+
+const SEND_PATIENCE: Duration = Duration::from_millis(10);

@@ -1,0 +1,312 @@
+//! One stream as the rest of the program sees it: an `AsyncRead` and an `AsyncWrite`.
+//!
+//! The two halves and the driver share a small buffer each way. A half that changed something puts its stream on the driver's
+//! list, once; the driver wakes the half when bytes, room or an end have come. The lock is held for a copy, never across an
+//! `.await`.
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::mpsc,
+};
+
+use super::StreamId;
+use crate::session::PeerId;
+
+/// A stream to a peer. Dropping a half that is not at its end tells the peer at once.
+pub struct Stream {
+    /// Shutting it down says that all was written; dropping it before says that the rest will not come.
+    pub send: SendStream,
+    /// Gives an error of kind `ConnectionReset` when the peer gave up or the link went down.
+    pub recv: RecvStream,
+}
+
+/// The writing half.
+pub struct SendStream(Handle);
+
+/// The reading half.
+pub struct RecvStream(Handle);
+
+/// Names a stream among all of a node's. The generation tells streams of an earlier connection apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct StreamKey {
+    pub(super) peer: PeerId,
+    pub(super) generation: u64,
+    pub(super) id: StreamId,
+}
+
+/// What the driver does with a stream's buffers.
+#[derive(Clone)]
+pub(super) struct DriverEnd(Arc<Mutex<Buffers>>);
+
+#[derive(Clone)]
+struct Handle {
+    key: StreamKey,
+    buffers: Arc<Mutex<Buffers>>,
+    changed: mpsc::UnboundedSender<StreamKey>,
+}
+
+#[derive(Default)]
+struct Buffers {
+    listed: bool,
+    outgoing: VecDeque<Bytes>,
+    outgoing_bytes: usize,
+    write_end: Option<WriteEnd>,
+    write_refused: bool,
+    writer: Option<Waker>,
+    incoming: VecDeque<Bytes>,
+    incoming_bytes: usize,
+    read_end: Option<ReadEnd>,
+    reader_gone: bool,
+    reader: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WriteEnd {
+    Finished,
+    Abandoned,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReadEnd {
+    Finished,
+    Reset,
+}
+
+/// What the application wants beyond moving bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wishes {
+    /// All was written and taken: say so to the peer.
+    pub(super) finish: bool,
+    /// The writer was dropped in mid-stream.
+    pub(super) reset: bool,
+    /// The reader was dropped.
+    pub(super) stop: bool,
+}
+
+/// Makes a stream, and the driver's end of it.
+pub(super) fn stream(
+    key: StreamKey,
+    changed: mpsc::UnboundedSender<StreamKey>,
+) -> (Stream, DriverEnd) {
+    let buffers = Arc::new(Mutex::new(Buffers::default()));
+    let handle = Handle {
+        key,
+        buffers: Arc::clone(&buffers),
+        changed,
+    };
+    (
+        Stream {
+            send: SendStream(handle.clone()),
+            recv: RecvStream(handle),
+        },
+        DriverEnd(buffers),
+    )
+}
+
+fn wake(half: &mut Option<Waker>) {
+    if let Some(waker) = half.take() {
+        waker.wake();
+    }
+}
+
+fn lock(buffers: &Mutex<Buffers>) -> MutexGuard<'_, Buffers> {
+    // A panic elsewhere leaves the buffers as whole as any other moment does.
+    buffers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Handle {
+    /// Puts the stream on the driver's list, unless it is there already.
+    fn list(&self, buffers: &mut Buffers) {
+        if !std::mem::replace(&mut buffers.listed, true) {
+            // The driver is gone only when the tunnel was stopped; its ends were told.
+            let _ = self.changed.send(self.key);
+        }
+    }
+}
+
+impl DriverEnd {
+    /// Takes the stream off the list. Comes before anything else is looked at: what changes from then on lists it anew.
+    pub(super) fn unlist(&self) {
+        lock(&self.0).listed = false;
+    }
+
+    /// What the application wants.
+    pub(super) fn wishes(&self) -> Wishes {
+        let buffers = lock(&self.0);
+        Wishes {
+            finish: buffers.write_end == Some(WriteEnd::Finished) && buffers.outgoing.is_empty(),
+            reset: buffers.write_end == Some(WriteEnd::Abandoned),
+            stop: buffers.reader_gone,
+        }
+    }
+
+    /// Offers what waits to be sent to `write` until it refuses. A piece taken in part is offered again: QUIC promises to
+    /// tell of room only to a writer that it refused.
+    pub(super) fn send_with(&self, mut write: impl FnMut(&[u8]) -> Option<usize>) {
+        let mut buffers = lock(&self.0);
+        while let Some(piece) = buffers.outgoing.front_mut() {
+            let Some(taken) = write(piece) else { break };
+            piece.advance(taken);
+            let emptied = piece.is_empty();
+            buffers.outgoing_bytes -= taken;
+            if emptied {
+                buffers.outgoing.pop_front();
+            }
+        }
+        if buffers.outgoing_bytes < BUFFER {
+            wake(&mut buffers.writer);
+        }
+    }
+
+    /// How many bytes the reader has room for.
+    pub(super) fn room(&self) -> usize {
+        let buffers = lock(&self.0);
+        if buffers.reader_gone {
+            0
+        } else {
+            BUFFER.saturating_sub(buffers.incoming_bytes)
+        }
+    }
+
+    /// Hands bytes to the reader.
+    pub(super) fn deliver(&self, bytes: Bytes) {
+        let mut buffers = lock(&self.0);
+        buffers.incoming_bytes += bytes.len();
+        buffers.incoming.push_back(bytes);
+        wake(&mut buffers.reader);
+    }
+
+    /// Tells the reader that no more will come.
+    pub(super) fn end_of_input(&self, complete: bool) {
+        let mut buffers = lock(&self.0);
+        buffers.read_end.get_or_insert(if complete {
+            ReadEnd::Finished
+        } else {
+            ReadEnd::Reset
+        });
+        wake(&mut buffers.reader);
+    }
+
+    /// Tells the writer that nothing more is wanted.
+    pub(super) fn refuse_output(&self) {
+        let mut buffers = lock(&self.0);
+        buffers.write_refused = true;
+        buffers.outgoing.clear();
+        buffers.outgoing_bytes = 0;
+        wake(&mut buffers.writer);
+    }
+
+    /// Ends both directions: the connection is gone.
+    pub(super) fn break_off(&self) {
+        self.end_of_input(false);
+        self.refuse_output();
+    }
+}
+
+fn reset() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ConnectionReset,
+        "the peer gave the stream up, or the link went down",
+    )
+}
+
+impl AsyncRead for RecvStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut buffers = lock(&self.0.buffers);
+        if let Some(piece) = buffers.incoming.front_mut() {
+            let taken = piece.len().min(buf.remaining());
+            buf.put_slice(&piece.split_to(taken));
+            let emptied = piece.is_empty();
+            buffers.incoming_bytes -= taken;
+            if emptied {
+                buffers.incoming.pop_front();
+            }
+            // The driver stops reading at a full buffer; half empty is soon enough to begin again.
+            if buffers.incoming_bytes <= BUFFER / 2 && buffers.read_end.is_none() {
+                self.0.list(&mut buffers);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match buffers.read_end {
+            Some(ReadEnd::Finished) => Poll::Ready(Ok(())),
+            Some(ReadEnd::Reset) => Poll::Ready(Err(reset())),
+            None => {
+                buffers.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl AsyncWrite for SendStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buffers = lock(&self.0.buffers);
+        if buffers.write_refused {
+            return Poll::Ready(Err(reset()));
+        }
+        if buffers.outgoing_bytes >= BUFFER {
+            buffers.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let taken = bytes.len().min(BUFFER - buffers.outgoing_bytes);
+        buffers
+            .outgoing
+            .push_back(Bytes::copy_from_slice(&bytes[..taken]));
+        buffers.outgoing_bytes += taken;
+        self.0.list(&mut buffers);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was taken is on its way: the driver is on the list.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut buffers = lock(&self.0.buffers);
+        if buffers.write_refused {
+            return Poll::Ready(Err(reset()));
+        }
+        buffers.write_end.get_or_insert(WriteEnd::Finished);
+        self.0.list(&mut buffers);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        let mut buffers = lock(&self.0.buffers);
+        buffers.write_end.get_or_insert(WriteEnd::Abandoned);
+        self.0.list(&mut buffers);
+    }
+}
+
+impl Drop for RecvStream {
+    fn drop(&mut self) {
+        let mut buffers = lock(&self.0.buffers);
+        buffers.reader_gone = true;
+        buffers.incoming.clear();
+        buffers.incoming_bytes = 0;
+        self.0.list(&mut buffers);
+    }
+}
+
+/// Enough to keep QUIC's window filled between two wake-ups of a writer, and little for a thousand streams.
+const BUFFER: usize = 256 << 10;

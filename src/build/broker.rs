@@ -66,7 +66,12 @@ pub fn surely_here(holders: &[Holder], load: Load) -> u32 {
 pub fn room(holders: &[Holder], limits: Limits) -> u32 {
     let running: u32 = holders.iter().map(|holder| holder.running()).sum();
     let doubtful = limits.doubtful.min(limits.load.in_dispatch);
-    let here = here(holders, limits.load).saturating_add(doubtful);
+    let here = match limits.local {
+        // With room for one job, counting one that is away would leave the workers idle.
+        0 | 1 => surely_here(holders, limits.load),
+        _ => here(holders, limits.load),
+    };
+    let here = here.saturating_add(doubtful);
     let room_here = limits.local.saturating_sub(here);
     let total = limits.local.saturating_add(limits.load.capacity);
     room_here.min(total.saturating_sub(running))
@@ -265,6 +270,13 @@ mod tests {
     fn the_job_without_a_token_counts_here_even_while_it_is_away() {
         assert_eq!(room(&[holder(1, 0)], limits(2, 8, 2)), 1);
         assert_eq!(surely_here(&[holder(1, 0)], limits(2, 8, 2).load), 0);
+    }
+
+    #[test]
+    fn a_machine_with_room_for_one_job_still_feeds_the_workers() {
+        let started = [0, 1, 2, 3].map(|out| room(&[holder(out, 0)], limits(1, 8, out + 1)));
+        assert_eq!(started, [1, 1, 1, 1]);
+        assert_eq!(room(&[holder(3, 0)], limits(1, 8, 3)), 0);
     }
 
     #[test]

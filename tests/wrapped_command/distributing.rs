@@ -79,6 +79,21 @@ async fn every_way_to_call_make_distributes_within_its_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_with_room_for_one_job_still_feeds_its_worker() {
+    let worker = Worker::start(4).await;
+    let mut stage = mixed(24, 0);
+    stage.options.local_slots = 1;
+    let told = worker.build(stage.sh("make -j")).await;
+    worker.stop().await;
+    assert_eq!((told.outcome.exit, told.outcome.remote), (0, 24));
+    assert!(
+        (2..=5).contains(&stage.most("jobs")),
+        "{}",
+        stage.most("jobs")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_hosts_file_names_the_port_with_its_shield_and_the_whole_ceiling() {
     let worker = Worker::start(4).await;
     let stage = Stage::new(&[]);

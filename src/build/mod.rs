@@ -9,10 +9,13 @@
 //! other, and only we move tokens between them. The [`broker`] grants one while the jobs that are not in dispatch's hands
 //! are below the local limit and the workers' capacity is not used up; `-jN` is a ceiling of that make alone. A make that
 //! ends gives everything back, however it ended; tokens lost by a killed sub-make are found by counting processes. Memory
-//! pressure lowers the limit ([`pressure`]).
+//! pressure lowers the limit ([`pressure`]). A make's job without a token counts as local even while it is at a worker: make
+//! starts the next one in its place without asking.
 //!
 //! **Limits.** ninja before 1.13 has no jobserver client: it gets a fixed `-j` for the workers that are there when it
-//! starts, dispatch queues what is too much, and its links and scripts are bounded by that `-j` only.
+//! starts, dispatch queues what is too much, and its links and scripts are bounded by that `-j` only. Each of several
+//! sub-makes that run at once has a first job that no token governs: when such jobs come back from workers together, there
+//! can be as many more local recipes than the limit, until they end.
 //!
 //! **The end.** The hosts file is emptied, then the ports lose their shields, then the caller may close them: distcc tries
 //! a shielded port for ever. If the session is killed, a guard does the same and ends the command.

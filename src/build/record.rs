@@ -51,12 +51,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Where a full queue is an error instead of a wait (macOS).
 const RETRY: Duration = Duration::from_millis(2);
 
-/// Tells the session; if it does not listen, leaves a note.
-pub(super) fn say(dir: &Path, said: &Said) {
+/// Tells the session; if it does not listen, leaves a note and returns `false`.
+pub(super) fn say(dir: &Path, said: &Said) -> bool {
     let Ok(mut text) = serde_json::to_vec(said) else {
-        return;
+        return false;
     };
-    if send(dir, &text).is_err() {
+    let heard = send(dir, &text).is_ok();
+    if !heard {
         text.push(b'\n');
         let missed = File::options()
             .append(true)
@@ -65,6 +66,7 @@ pub(super) fn say(dir: &Path, said: &Said) {
         // Without a session there is neither socket nor directory, and nobody to tell.
         let _ = missed.and_then(|mut file| file.write_all(&text));
     }
+    heard
 }
 
 fn send(dir: &Path, text: &[u8]) -> io::Result<()> {
@@ -145,7 +147,7 @@ mod tests {
             .map(|one| {
                 let dir = dir.path().to_owned();
                 std::thread::spawn(move || {
-                    (0..100).for_each(|each| say(&dir, &numbered(one * 100 + each)));
+                    assert!((0..100).all(|each| say(&dir, &numbered(one * 100 + each))));
                 })
             })
             .collect();
@@ -165,8 +167,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut recorder = Recorder::bind(dir.path()).unwrap();
         std::fs::remove_file(dir.path().join("record.sock")).unwrap();
-        say(dir.path(), &numbered(1));
-        say(dir.path(), &numbered(2));
+        assert!(!say(dir.path(), &numbered(1)));
+        assert!(!say(dir.path(), &numbered(2)));
         assert_eq!(recorder.rest(), [numbered(1), numbered(2)]);
     }
 }

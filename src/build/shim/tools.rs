@@ -123,18 +123,21 @@ impl Shop<'_> {
         let dir = self.place.dir.join("makes").join(pid.to_string());
         make_pipes(&dir)?;
         let nested = variable("MAKELEVEL").is_some() && variable(MAKE).is_some();
-        self.begin(pid, jobs.ceiling(), nested);
-        Ok(dir)
+        // Pipes that nobody fills would make it serial.
+        match self.begin(pid, jobs.ceiling(), nested) {
+            true => Ok(dir),
+            false => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
-    fn begin(&self, pid: u32, ceiling: Option<u32>, nested: bool) {
+    fn begin(&self, pid: u32, ceiling: Option<u32>, nested: bool) -> bool {
         let began = MakeBegan {
             pid,
             dir: self.place.dir.join("makes").join(pid.to_string()),
             ceiling,
             nested,
         };
-        say(&self.place.dir, &Said::Make(began));
+        say(&self.place.dir, &Said::Make(began))
     }
 
     fn say_parallel(&self) {

@@ -49,6 +49,12 @@ pub struct OutputArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Build(BuildArgs),
+    Worker(WorkerArgs),
+    Up(UpArgs),
+    Down(DownArgs),
+    Hosts(HostsArgs),
+    Status(StatusArgs),
     Keygen(KeygenArgs),
     Doctor(DoctorArgs),
     Completions(CompletionsArgs),
@@ -142,6 +148,9 @@ pub struct UpArgs {
     /// How long to wait for --min-workers
     #[arg(long, value_name = "DURATION", env = "DISTMESH_WAIT", value_parser = values::duration, default_value = "60s")]
     pub wait: Duration,
+    /// Stay in the foreground, for a service manager
+    #[arg(long, env = "DISTMESH_FOREGROUND", value_parser = FalseyValueParser::new())]
+    pub foreground: bool,
     #[command(flatten)]
     pub session: SessionArgs,
 }
@@ -246,6 +255,11 @@ pub struct StunArgs {
 }
 
 impl StunArgs {
+    /// True when the person said nothing about it.
+    pub fn is_default(&self) -> bool {
+        self.choices.is_empty()
+    }
+
     /// The servers to ask; empty when the person said `none`.
     pub fn servers(&self) -> Vec<StunServer> {
         if self.choices.is_empty() {

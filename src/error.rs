@@ -111,6 +111,17 @@ impl Failure {
         }
     }
 
+    /// What, why and what to try, in one line: for a failure that is only a warning.
+    pub fn in_one_line(&self) -> String {
+        let notes: Vec<&str> = self.notes.iter().map(|(_, text)| text.as_str()).collect();
+        let notes = if notes.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", notes.join("; "))
+        };
+        one_line(&format!("{}{notes}", self.what))
+    }
+
     /// Why distmesh stops.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -3,7 +3,7 @@
 //! Events are facts about the past. They are written to `events.jsonl`, one a line, and everything that a person is shown
 //! (progress, status, report, trace) is rendered from them.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,18 @@ pub enum LinkState {
     Suspect,
     /// Silent for 10 s; probing goes on.
     Down,
+}
+
+impl fmt::Display for LinkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Punching => "punching",
+            Self::Handshaking => "handshaking",
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+        })
+    }
 }
 
 /// A link changed state.
@@ -137,7 +149,7 @@ pub enum JobOutcome {
 }
 
 /// What a build is told by the dispatch that serves it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "update", rename_all = "kebab-case")]
 pub enum BuildUpdate {
     /// The host lines of the workers that are up, in order of preference; empty when none is.
@@ -163,6 +175,8 @@ pub enum BuildUpdate {
     Job(JobRecord),
     /// A worker of the session, now.
     Worker(WorkerView),
+    /// Something happened in the session.
+    Event(Event),
 }
 
 /// How busy the workers are, and how much of it is this build's.

@@ -2,7 +2,7 @@
 //!
 //! Every stream inside a tunnel begins with one [`StreamKind`] byte. On the control stream, opened once by the primary, each
 //! message is one line of JSON ([`ToPrimary`], [`ToWorker`]); unknown fields are ignored, so that versions can differ by a
-//! little. A job stream carries a [`JobHead`] line, then one distcc request, and back one distcc response.
+//! little. A job stream carries one distcc request, and back one distcc response.
 
 use serde::{Deserialize, Serialize};
 
@@ -67,11 +67,4 @@ pub enum ToWorker {
         /// Why, for a person.
         reason: String,
     },
-}
-
-/// The first line of a job stream, before the distcc request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobHead {
-    /// The job's number on the primary, so that both logs can be laid side by side.
-    pub job: u64,
 }

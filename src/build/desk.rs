@@ -149,6 +149,7 @@ impl Desk {
             BuildUpdate::Load(load) => self.take_load(load)?,
             BuildUpdate::Job(job) => self.take_job(job, now),
             BuildUpdate::Worker(worker) => self.tell(BuildNews::Worker(worker)),
+            BuildUpdate::Event(_) => {}
         }
         Ok(())
     }

@@ -1,27 +1,49 @@
 //! One file per subcommand: it takes its parsed arguments, wires rooms together and answers with an exit code, or with a
 //! [`Failure`] that says what could not be done.
 
+mod build;
 mod completions;
 mod doctor;
+mod down;
+mod hosting;
+mod hosts;
 mod keygen;
 mod man;
+mod setup;
+mod status;
+mod up;
+mod worker;
 
 use std::{ffi::OsString, future::Future};
 
+pub use build::build;
 pub use completions::completions;
 pub use doctor::doctor;
+pub use down::down;
+pub use hosts::hosts;
 pub use keygen::keygen;
 pub use man::man;
+pub use status::status;
+pub use up::up;
+pub use worker::worker;
 
 use crate::{
     cli::{Cli, Command},
     error::{Failure, OrFail},
+    event::Event,
+    report::{self, Weight},
     ui::Ui,
 };
 
 /// Does what the command line says; answers with the exit code.
 pub fn run(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
     match cli.command {
+        Command::Build(args) => in_runtime(build(&args, ui)),
+        Command::Worker(args) => in_runtime(worker(&args, ui)),
+        Command::Up(args) => in_runtime(up(&args, ui)),
+        Command::Down(args) => in_runtime(down(&args, ui)),
+        Command::Hosts(args) => in_runtime(hosts(&args, ui)),
+        Command::Status(args) => in_runtime(status(&args, ui)),
         Command::Keygen(args) => keygen(&args, ui),
         Command::Doctor(args) => doctor(&args, ui),
         Command::Completions(args) => completions(&args, ui),
@@ -48,4 +70,14 @@ pub fn in_runtime(command: impl Future<Output = Result<u8, Failure>>) -> Result<
 )]
 pub fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
+}
+
+/// Tells a person of an event, if it is worth it.
+fn tell(ui: &Ui, event: &Event) {
+    match report::line(event) {
+        Some((Weight::Detail, text)) => ui.detail(text),
+        Some((Weight::News, text)) => ui.say(text),
+        Some((Weight::Warning, text)) => ui.warn(text),
+        None => {}
+    }
 }

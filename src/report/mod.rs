@@ -10,6 +10,7 @@
 
 mod event_log;
 mod file;
+mod lines;
 mod outcome;
 mod progress;
 mod summary;
@@ -17,6 +18,7 @@ mod tally;
 
 pub use event_log::EventLog;
 pub use file::write;
+pub use lines::{Weight, line};
 pub use outcome::{Incident, Jobs, Refusal, Report, WorkerReport};
 pub use progress::Progress;
 pub use tally::{End, Tally};

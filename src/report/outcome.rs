@@ -29,6 +29,18 @@ pub struct Report {
     pub incidents_left_out: u64,
 }
 
+impl Report {
+    /// Sets how many compiles were made where, as the one who saw every call has counted them.
+    #[must_use]
+    pub fn with_calls(mut self, remote: u64, local: &BTreeMap<String, u64>) -> Self {
+        self.jobs.remote = remote;
+        self.jobs.local = local.values().sum();
+        self.jobs.seen = self.jobs.remote + self.jobs.local;
+        self.local_reasons = local.clone();
+        self
+    }
+}
+
 /// How many compiles went where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Jobs {

@@ -64,7 +64,9 @@ impl Tally {
             BuildUpdate::Load(load) => self.load = Some(*load),
             BuildUpdate::Hosts { .. }
             | BuildUpdate::Admitted { .. }
-            | BuildUpdate::Refused { .. } => {}
+            | BuildUpdate::Refused { .. }
+            // Its reader knows when it came; see `handle`.
+            | BuildUpdate::Event(_) => {}
         }
     }
 

@@ -1,0 +1,310 @@
+//! `distmesh build`.
+
+use std::{
+    env, fs,
+    num::NonZeroU32,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use super::{
+    hosting::{Host, Hosted, wait_for_workers},
+    setup::Setup,
+    tell,
+};
+use crate::{
+    build::{self, BuildNews, BuildOptions, BuildOutcome},
+    cli::BuildArgs,
+    control::{self, BuildLine, Request, Status},
+    error::{Failure, OrFail},
+    event::{BuildUpdate, Event, Record},
+    machine,
+    node::unix_ms,
+    report::{self, End, EventLog, Tally},
+    session::PrivateDir,
+    ui::Ui,
+};
+
+/// Runs the command with the session's workers, or without any, and passes its exit code on.
+pub async fn build(args: &BuildArgs, ui: &Ui) -> Result<u8, Failure> {
+    let watch = Watch::new(args, ui)?;
+    let (outcome, watch) = match Joined::new(args, ui).await {
+        Ok(session) => session.build(args, watch).await?,
+        // A build that cannot be distributed is still a build, unless workers were made a condition.
+        Err(failure) if args.require_workers.is_none() => {
+            ui.warn(format!(
+                "building on this machine alone: {}",
+                failure.in_one_line()
+            ));
+            alone(args, watch).await?
+        }
+        Err(failure) => return Err(failure),
+    };
+    watch.finish(args, &outcome)?;
+    Ok(u8::try_from(outcome.exit).unwrap_or(u8::MAX))
+}
+
+/// A build's part in a session.
+struct Joined {
+    dir: PrivateDir,
+    socket: PathBuf,
+    own: Option<Box<Hosted>>,
+}
+
+impl Joined {
+    async fn new(args: &BuildArgs, ui: &Ui) -> Result<Self, Failure> {
+        which::which("distcc")
+            .or_cannot("find distcc")
+            .map_err(|failure| {
+                failure.hint("install it: apt-get install distcc, or brew install distcc")
+            })?;
+        let setup = Setup::new(&args.session, ui).await?;
+        let own = match Host::new(&setup)? {
+            Host::Own(hosted) => Some(hosted),
+            Host::Other(holder) => {
+                let session = &setup.session;
+                ui.detail(format!(
+                    "process {holder} holds session {session}: using it"
+                ));
+                None
+            }
+        };
+        Ok(Self {
+            dir: setup.dir.private("build")?,
+            socket: setup.dir.control_socket(),
+            own,
+        })
+    }
+
+    async fn build(self, args: &BuildArgs, watch: Watch) -> Result<(BuildOutcome, Watch), Failure> {
+        let built = match self.wait(args, &watch.ui).await {
+            Ok(()) => self.run(args, watch).await,
+            Err(failure) => Err(failure),
+        };
+        if let Some(own) = self.own {
+            let reason = match &built {
+                Ok((outcome, _)) => format!("the build ended with {}", outcome.exit),
+                Err(_) => "the build could not start".to_owned(),
+            };
+            own.stop(&reason).await;
+        }
+        built
+    }
+
+    async fn wait(&self, args: &BuildArgs, ui: &Ui) -> Result<(), Failure> {
+        let required = args.require_workers.unwrap_or_default();
+        let wanted = args.min_workers.max(required);
+        let ready = wait_for_workers(&self.socket, wanted, args.wait, |ready, now| {
+            if wanted > 0 {
+                let line = format!("waiting for workers: {ready} of {wanted} are up");
+                ui.progress(&line, now);
+            }
+        })
+        .await?;
+        ui.end_progress();
+        if ready < required {
+            let wait = humantime::format_duration(args.wait);
+            let what = format!("{ready} of the {required} required workers came within {wait}");
+            return Err(Failure::too_few_workers(what)
+                .hint("look at the workers' output, or wait longer with --wait"));
+        }
+        if ready < wanted {
+            ui.warn(format!(
+                "{ready} of {wanted} workers came in time; others may still join"
+            ));
+        }
+        Ok(())
+    }
+
+    async fn run(&self, args: &BuildArgs, watch: Watch) -> Result<(BuildOutcome, Watch), Failure> {
+        let line = control::open_build(&self.socket)
+            .await
+            .or_cannot("reach the session")?;
+        let (outcome, mut watch) = serve(args, watch, self.dir.path().join("b"), line).await?;
+        // The session knows more of its workers than dispatch: when they came up, and how far away they are.
+        if let Ok(status) = control::ask::<Status>(&self.socket, Request::Status).await {
+            status
+                .workers
+                .iter()
+                .for_each(|worker| watch.tally.handle_worker(worker));
+        }
+        Ok((outcome, watch))
+    }
+}
+
+/// The command without a session: the same shims and jobserver, nothing to send work to.
+async fn alone(args: &BuildArgs, watch: Watch) -> Result<(BuildOutcome, Watch), Failure> {
+    let dir = tempfile::Builder::new()
+        .prefix("distmesh-")
+        .tempdir()
+        .or_cannot("make a temporary directory")?;
+    let (_, updates) = mpsc::channel(1);
+    let (feedback, _) = mpsc::channel(1);
+    let line = BuildLine { updates, feedback };
+    serve(args, watch, dir.path().join("build"), line).await
+}
+
+async fn serve(
+    args: &BuildArgs,
+    watch: Watch,
+    dir: PathBuf,
+    line: BuildLine,
+) -> Result<(BuildOutcome, Watch), Failure> {
+    let options = BuildOptions {
+        command: args.command.clone(),
+        dir,
+        exe: env::current_exe().or_cannot("find this program's own file")?,
+        env: env::vars_os().collect(),
+        local_slots: args
+            .local_slots
+            .map_or_else(|| machine::slots().count, NonZeroU32::get),
+        reconfigure: args.reconfigure,
+        ccache: args.ccache,
+    };
+    let ui = watch.ui.clone();
+    ui.share_terminal(true);
+    let (updates, to_build) = mpsc::channel(UPDATES);
+    let (news, heard) = mpsc::unbounded_channel();
+    let watching = tokio::spawn(watch.run(line.updates, updates, heard));
+    let outcome = build::run(options, to_build, line.feedback, news).await;
+    ui.share_terminal(false);
+    // Ends when the session has told all; one that hangs must not keep a build that is over.
+    let watch = tokio::time::timeout(LAST_WORDS, watching)
+        .await
+        .or_cannot("hear the session out")?;
+    let outcome = outcome.or_cannot("run the command")?;
+    Ok((outcome, watch.or_cannot("count the jobs")?))
+}
+
+/// Who looks on: counts, logs, and tells the person.
+struct Watch {
+    ui: Ui,
+    tally: Tally,
+    log: EventLog,
+    began: Instant,
+}
+
+impl Watch {
+    fn new(args: &BuildArgs, ui: &Ui) -> Result<Self, Failure> {
+        let log = match &args.report {
+            Some(dir) => {
+                fs::create_dir_all(dir).or_cannot(writing(dir))?;
+                EventLog::append_to(&dir.join("events.jsonl"))
+            }
+            None => EventLog::nowhere(),
+        };
+        Ok(Self {
+            ui: ui.clone(),
+            tally: Tally::new(args.workers),
+            log,
+            began: now(),
+        })
+    }
+
+    /// Passes on to the build what the session says, until both have ended.
+    async fn run(
+        mut self,
+        mut updates: mpsc::Receiver<BuildUpdate>,
+        to_build: mpsc::Sender<BuildUpdate>,
+        mut news: mpsc::UnboundedReceiver<BuildNews>,
+    ) -> Self {
+        self.began = now();
+        let mut tick = tokio::time::interval(PROGRESS);
+        let (mut session, mut build) = (true, true);
+        while session || build {
+            tokio::select! {
+                update = updates.recv(), if session => match update {
+                    Some(update) => {
+                        self.handle_update(&update);
+                        // A build that is over takes no more updates; the tally does.
+                        drop(to_build.send(update).await);
+                    }
+                    None => session = false,
+                },
+                said = news.recv(), if build => match said {
+                    Some(said) => self.handle_news(said),
+                    None => build = false,
+                },
+                _ = tick.tick() => self.ui.progress(&self.tally.progress().to_string(), now()),
+            }
+        }
+        self
+    }
+
+    fn handle_update(&mut self, update: &BuildUpdate) {
+        match update {
+            BuildUpdate::Event(event) => {
+                tell(&self.ui, event);
+                self.record(event.clone());
+            }
+            BuildUpdate::Job(job) => self.record(Event::Job(job.clone())),
+            BuildUpdate::Hosts { .. }
+            | BuildUpdate::Admitted { .. }
+            | BuildUpdate::Refused { .. }
+            | BuildUpdate::Load(_)
+            | BuildUpdate::Worker(_) => self.tally.handle_update(update),
+        }
+    }
+
+    fn handle_news(&mut self, said: BuildNews) {
+        match said {
+            BuildNews::Notice(text) => self.ui.warn(text),
+            BuildNews::Seen(seen) => self.record(Event::CompileSeen(seen)),
+            // These came from the session, and were seen on their way to the build.
+            BuildNews::Job(_) | BuildNews::Worker(_) | BuildNews::Refused { .. } => {}
+        }
+    }
+
+    fn record(&mut self, event: Event) {
+        let record = Record {
+            at_ms: unix_ms(),
+            event,
+        };
+        self.log.append(&record);
+        self.tally.handle(&record);
+    }
+
+    /// Says what became of the build.
+    fn finish(self, args: &BuildArgs, outcome: &BuildOutcome) -> Result<(), Failure> {
+        let end = End {
+            exit_code: outcome.exit,
+            wall: now() - self.began,
+        };
+        let report = self
+            .tally
+            .report(end)
+            .with_calls(outcome.remote, &outcome.local);
+        self.ui.end_progress();
+        for line in report.summary() {
+            self.ui.say(line);
+        }
+        if let Some(dir) = &args.report {
+            let file = report::write(dir, &report).or_cannot(writing(dir))?;
+            self.ui.say(format!("report: {}", file.display()));
+        }
+        Ok(())
+    }
+}
+
+fn writing(dir: &std::path::Path) -> String {
+    format!("write the report to {}", dir.display())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a shell: the clock is read here and passed on"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Updates on their way to a build that is busy.
+const UPDATES: usize = 256;
+
+/// The session tells of the last jobs within a fraction of a second.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How often progress is looked at; the screen decides how often it is shown.
+const PROGRESS: Duration = Duration::from_secs(1);

@@ -1,0 +1,115 @@
+//! A session's primary in this process: its lock, its node, its control socket, its event log.
+
+use std::{path::Path, time::Duration};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::setup::{Setup, path_from_env, unique_name};
+use crate::{
+    admission,
+    control::{self, Request, Server, Status},
+    error::{Failure, OrFail},
+    primary::{Primary, PrimaryConfig, PrimaryHandle},
+    session::{PathError, PrimaryLock, PrivateDir, Role},
+};
+
+/// A primary that lives as long as this value; [`Hosted::stop`] says goodbye to the workers.
+pub(super) struct Hosted {
+    primary: Primary,
+    server: JoinHandle<()>,
+    down: mpsc::Receiver<()>,
+    // Dropped in this order: the directory goes before another process can take the lock.
+    _spill: PrivateDir,
+    _lock: PrimaryLock,
+}
+
+/// Whose session this process uses.
+pub(super) enum Host {
+    /// Its own.
+    Own(Box<Hosted>),
+    /// That of another process, which `distmesh up` started or another build.
+    Other(String),
+}
+
+impl Host {
+    /// Becomes the session's primary, unless a living process is.
+    pub(super) fn new(setup: &Setup) -> Result<Self, Failure> {
+        let lock = match setup.dir.lock_primary() {
+            Ok(lock) => lock,
+            Err(PathError::Held(holder)) => return Ok(Self::Other(holder)),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self::Own(Box::new(Hosted::start(setup, lock)?)))
+    }
+}
+
+impl Hosted {
+    fn start(setup: &Setup, lock: PrimaryLock) -> Result<Self, Failure> {
+        let spill = setup.dir.private("spill")?;
+        let path = path_from_env("PATH").unwrap_or_default();
+        let primary = Primary::start(PrimaryConfig {
+            node: setup.node(Role::Primary, unique_name()?),
+            spill: spill.path().to_owned(),
+            compilers: admission::compilers_on_path(path.as_os_str()),
+        })
+        .or_cannot("start a session")
+        .map_err(|failure| failure.hint("--bind wants a free UDP port of this machine"))?;
+        let (ask, down) = mpsc::channel(1);
+        let names = (setup.session.to_string(), setup.rendezvous());
+        let socket = setup.dir.control_socket();
+        let server = Server::bind(&socket, primary.handle(), names, ask)
+            .or_cannot(format!("listen on {}", socket.display()))?;
+        Ok(Self {
+            primary,
+            server: tokio::spawn(server.run()),
+            down,
+            _spill: spill,
+            _lock: lock,
+        })
+    }
+
+    /// The role, for those who watch it.
+    pub(super) fn handle(&self) -> PrimaryHandle {
+        self.primary.handle()
+    }
+
+    /// Waits until somebody asks for the session's end.
+    pub(super) async fn asked_down(&mut self) {
+        if self.down.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Says goodbye to the workers and removes the socket.
+    pub(super) async fn stop(self, reason: &str) {
+        self.server.abort();
+        // An aborted task ends with an error, and its socket file is gone by then.
+        drop(self.server.await);
+        self.primary.stop(reason).await;
+    }
+}
+
+/// Waits until `wanted` workers can take jobs, or the time is over; returns how many can. `progress` is told each time.
+pub(super) async fn wait_for_workers(
+    socket: &Path,
+    wanted: u32,
+    wait: Duration,
+    mut progress: impl FnMut(u32, std::time::Instant),
+) -> Result<u32, Failure> {
+    let deadline = tokio::time::Instant::now() + wait;
+    loop {
+        let ready = control::ask::<Status>(socket, Request::Status)
+            .await
+            .or_cannot("ask the session")?
+            .ready;
+        let now = tokio::time::Instant::now();
+        progress(ready, now.into_std());
+        if ready >= wanted || now >= deadline {
+            return Ok(ready);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// A person does not notice a fifth of a second, and the session answers from memory.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);

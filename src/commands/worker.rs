@@ -1,0 +1,160 @@
+//! `distmesh worker`.
+
+use std::ffi::OsStr;
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use super::setup::{Setup, path_from_env, unique_name};
+use crate::{
+    admission::{self, CompilerIdentity},
+    cli::WorkerArgs,
+    distcc::{Daemon, DaemonConfig},
+    error::{Failure, OrFail},
+    machine,
+    session::{PrivateDir, Role},
+    ui::Ui,
+    worker::{self, WorkerConfig, WorkerNews},
+};
+
+/// Serves until there is a reason to stop.
+pub async fn worker(args: &WorkerArgs, ui: &Ui) -> Result<u8, Failure> {
+    let setup = Setup::new(&args.session, ui).await?;
+    let slots = slots(args, ui);
+    let compilers = compilers(ui).await?;
+    let (daemon, _dir) = daemon(args, &setup, slots, &compilers).await?;
+    let name = args.name.clone().map_or_else(unique_name, Ok)?;
+    ui.say(format!(
+        "worker {name}: {slots} slots, {} compilers; session {}, {}",
+        compilers.len(),
+        setup.session,
+        setup.rendezvous()
+    ));
+    let config = WorkerConfig {
+        node: setup.node(Role::Worker, name),
+        daemon,
+        compilers,
+        slots,
+        once: args.once.unwrap_or_else(|| path_from_env("CI").is_some()),
+        wait_primary: args.wait_primary,
+        max_lifetime: args.max_lifetime,
+    };
+    let (tell, mut news) = mpsc::channel(NEWS);
+    let (stop, stopped) = watch::channel(None);
+    let teller = ui.clone();
+    let telling = tokio::spawn(async move {
+        while let Some(news) = news.recv().await {
+            say(&teller, news);
+        }
+    });
+    let served = tokio::select! {
+        served = worker::run(config, tell, stopped) => served,
+        () = signals(ui, stop) => return Ok(0),
+    };
+    // Ends with the role, which held the sender; what it said last is still shown.
+    drop(telling.await);
+    let reason = served
+        .or_cannot("start the worker")
+        .map_err(|failure| failure.hint("--bind wants a free UDP port of this machine"))?;
+    ui.say(format!("worker stopped: {reason}"));
+    Ok(0)
+}
+
+fn slots(args: &WorkerArgs, ui: &Ui) -> u32 {
+    if let Some(given) = args.slots {
+        return given.get();
+    }
+    let found = machine::slots();
+    ui.detail(format!("{} slots: {}", found.count, found.reason));
+    found.count
+}
+
+async fn compilers(ui: &Ui) -> Result<Vec<CompilerIdentity>, Failure> {
+    let path = path_from_env("PATH").unwrap_or_default();
+    let found = tokio::task::spawn_blocking(move || {
+        admission::identify_all(&admission::compilers_on_path(path.as_os_str()))
+    });
+    let (compilers, troubles) = found.await.or_cannot("look for compilers")?;
+    for trouble in troubles {
+        ui.warn(trouble);
+    }
+    if compilers.is_empty() {
+        return Err(Failure::cannot_run("there is no compiler on PATH")
+            .hint("install one: apt-get install gcc g++"));
+    }
+    Ok(compilers)
+}
+
+/// Starts distccd, or finds the one that was named. Its directory has to outlive it.
+async fn daemon(
+    args: &WorkerArgs,
+    setup: &Setup,
+    slots: u32,
+    compilers: &[CompilerIdentity],
+) -> Result<(Daemon, Option<PrivateDir>), Failure> {
+    if let Some(addr) = args.distccd {
+        let daemon = Daemon::external(addr)
+            .await
+            .or_cannot(format!("use distccd at {addr}"))?;
+        return Ok((daemon, None));
+    }
+    let program = which::which(OsStr::new("distccd"))
+        .or_cannot("find distccd")
+        .map_err(|failure| {
+            failure
+                .hint("install it (apt-get install distcc), or name a running one with --distccd")
+        })?;
+    let dir = setup.dir.private("worker")?;
+    let config = DaemonConfig {
+        distccd: program,
+        dir: dir.path().to_owned(),
+        slots,
+        compilers: compilers
+            .iter()
+            .map(|compiler| compiler.path.clone().into())
+            .collect(),
+        nice: NICE,
+    };
+    let daemon = Daemon::start(config).await.or_cannot("start distccd")?;
+    Ok((daemon, Some(dir)))
+}
+
+fn say(ui: &Ui, news: WorkerNews) {
+    match news {
+        WorkerNews::Link {
+            name,
+            state,
+            reason,
+        } => {
+            ui.say(format!("link to {name} is {state}: {reason}"));
+        }
+        WorkerNews::Compiled(compile) => ui.say(compile),
+        WorkerNews::Notice(text) => ui.warn(text),
+    }
+}
+
+/// The first signal lets running jobs end; returns at the second.
+async fn signals(ui: &Ui, stop: watch::Sender<Option<String>>) {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    let mut next =
+        async || tokio::select! { _ = term.recv() => "SIGTERM", _ = int.recv() => "SIGINT" };
+    let first = next().await;
+    ui.say(format!(
+        "{first}: running compiles may end; once more stops at once"
+    ));
+    stop.send_replace(Some(first.to_owned()));
+    next().await;
+}
+
+/// A line a compile; when a terminal is that slow, lines are left out, not jobs.
+const NEWS: usize = 1024;
+
+/// Compilers give way to the process that carries the tunnel.
+const NICE: i32 = 5;

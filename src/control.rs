@@ -1,0 +1,340 @@
+//! The control socket: how other processes on this machine talk to the session's primary.
+//!
+//! A Unix socket in the private session directory, so that only its owner can connect. The client sends one [`Request`]
+//! line. `status`, `hosts` and `down` get one line back; `build` turns the connection into the build's desk: updates flow
+//! one way ([`BuildUpdate`]), feedback the other ([`BuildFeedback`]), until either side closes.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{broadcast::error::RecvError, mpsc, watch},
+};
+
+use crate::{
+    event::{BuildFeedback, BuildUpdate, WorkerView},
+    primary::PrimaryHandle,
+};
+
+/// What a client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// The workers, now.
+    Status,
+    /// The host lines of a standing desk that lives as long as the session.
+    Hosts,
+    /// A desk of its own for one build.
+    Build,
+    /// End the session.
+    Down,
+}
+
+/// The answer to [`Request::Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The session's name.
+    pub session: String,
+    /// The primary's process id.
+    pub pid: u32,
+    /// Where descriptors are exchanged, in words.
+    pub rendezvous: String,
+    /// How many workers can take jobs now.
+    pub ready: u32,
+    /// The workers.
+    pub workers: Vec<WorkerView>,
+}
+
+/// The answer to [`Request::Hosts`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hosts {
+    /// One `127.0.0.1:PORT/SLOTS,lzo` each.
+    pub lines: Vec<String>,
+    /// Slots of all live workers.
+    pub capacity: u32,
+}
+
+/// The session's side of the socket.
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    shared: Shared,
+    standing: watch::Sender<Hosts>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    primary: PrimaryHandle,
+    session: String,
+    rendezvous: String,
+    hosts: watch::Receiver<Hosts>,
+    down: mpsc::Sender<()>,
+}
+
+impl Server {
+    /// Binds the socket; a socket file left by a dead session is replaced (the caller holds the session's lock).
+    pub fn bind(
+        path: &Path,
+        primary: PrimaryHandle,
+        names: (String, String),
+        down: mpsc::Sender<()>,
+    ) -> io::Result<Self> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        let (standing, hosts) = watch::channel(Hosts::default());
+        let (session, rendezvous) = names;
+        let shared = Shared {
+            primary,
+            session,
+            rendezvous,
+            hosts,
+            down,
+        };
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            shared,
+            standing,
+        })
+    }
+
+    /// Serves until its task is aborted; then the socket file is removed.
+    pub async fn run(self) {
+        let _standing = tokio::spawn(standing_desk(
+            self.shared.primary.clone(),
+            self.standing.clone(),
+        ));
+        let _remove = RemoveOnDrop(self.path.clone());
+        loop {
+            // Accepting fails only when descriptors run out; the next client may have more luck.
+            let Ok((stream, _)) = self.listener.accept().await else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let shared = self.shared.clone();
+            tokio::spawn(async move {
+                // A client that went away is its own affair.
+                drop(shared.serve(stream).await);
+            });
+        }
+    }
+}
+
+/// The desk behind `distmesh hosts`, for builds that distmesh does not wrap: stranded jobs are handed back as they come.
+async fn standing_desk(primary: PrimaryHandle, hosts: watch::Sender<Hosts>) {
+    let (updates, mut updated) = mpsc::channel(UPDATES);
+    let Ok(desk) = primary.open_build(updates) else {
+        return;
+    };
+    while let Some(update) = updated.recv().await {
+        match update {
+            BuildUpdate::Hosts { lines } => hosts.send_modify(|hosts| hosts.lines = lines),
+            BuildUpdate::Load(load) => {
+                hosts.send_modify(|hosts| hosts.capacity = load.capacity);
+                if load.stranded > 0 {
+                    desk.feedback(BuildFeedback::HandBack { jobs: 1 });
+                }
+            }
+            BuildUpdate::Refused { .. }
+            | BuildUpdate::Admitted { .. }
+            | BuildUpdate::Job(_)
+            | BuildUpdate::Worker(_)
+            | BuildUpdate::Event(_) => {}
+        }
+    }
+}
+
+impl Shared {
+    async fn serve(self, stream: UnixStream) -> io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut lines = BufReader::new(read);
+        let Some(request) = read_line::<Request>(&mut lines).await? else {
+            return Ok(());
+        };
+        match request {
+            Request::Status => {
+                let workers = self.primary.views().await.map_err(io::Error::other)?;
+                let status = Status {
+                    session: self.session,
+                    pid: std::process::id(),
+                    rendezvous: self.rendezvous,
+                    workers,
+                    ready: *self.primary.ready().borrow(),
+                };
+                write_line(&mut write, &status).await
+            }
+            Request::Hosts => {
+                let hosts = self.hosts.borrow().clone();
+                write_line(&mut write, &hosts).await
+            }
+            Request::Down => {
+                // A second request while the first is served changes nothing.
+                let _ = self.down.try_send(());
+                // The client waits for the end of the connection, which comes with the end of the process.
+                drop(lines.read_u8().await);
+                Ok(())
+            }
+            Request::Build => self.serve_build(lines, write).await,
+        }
+    }
+
+    async fn serve_build(
+        self,
+        mut lines: BufReader<OwnedReadHalf>,
+        mut write: OwnedWriteHalf,
+    ) -> io::Result<()> {
+        let (updates, mut updated) = mpsc::channel(UPDATES);
+        let desk = self.primary.open_build(updates)?;
+        let primary = self.primary.clone();
+        let mut events = self.primary.events();
+        for incident in self.primary.incidents() {
+            write_line(&mut write, &BuildUpdate::Event(incident)).await?;
+        }
+        let listen = async {
+            while let Some(feedback) = read_line::<BuildFeedback>(&mut lines).await? {
+                primary.feedback(&desk, feedback).await;
+            }
+            // The build is over; what its last jobs did is still told.
+            tokio::time::sleep(LAST_WORDS).await;
+            Ok::<_, io::Error>(())
+        };
+        let speak = async {
+            loop {
+                let update = tokio::select! {
+                    update = updated.recv() => update,
+                    // One that falls behind misses some: the workers' state comes with the other updates anyway.
+                    event = events.recv() => match event {
+                        Ok(event) => Some(BuildUpdate::Event(event)),
+                        Err(RecvError::Lagged(_)) => continue,
+                        Err(RecvError::Closed) => None,
+                    },
+                };
+                let Some(update) = update else { return Ok(()) };
+                write_line(&mut write, &update).await?;
+            }
+        };
+        tokio::select! { ended = listen => ended, ended = speak => ended }
+    }
+}
+
+/// Asks one question and waits for its answer.
+pub async fn ask<T: DeserializeOwned>(socket: &Path, request: Request) -> io::Result<T> {
+    let (mut lines, _write) = connect(socket, request).await?;
+    let answer = tokio::time::timeout(ANSWER, read_line(&mut lines)).await;
+    let answer = answer
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the session does not answer"))??;
+    answer.ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the session closed the connection",
+        )
+    })
+}
+
+/// Asks the session to end and waits until it has.
+pub async fn down(socket: &Path) -> io::Result<()> {
+    let (mut lines, _write) = connect(socket, Request::Down).await?;
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(DOWN, lines.read_to_end(&mut rest)).await;
+    ended.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the session does not end"))??;
+    Ok(())
+}
+
+/// A build's connection to its session.
+pub struct BuildLine {
+    /// What the session says; ends when the session does.
+    pub updates: mpsc::Receiver<BuildUpdate>,
+    /// What the build says.
+    pub feedback: mpsc::Sender<BuildFeedback>,
+}
+
+/// Opens a desk for one build.
+pub async fn open_build(socket: &Path) -> io::Result<BuildLine> {
+    let (mut lines, mut write) = connect(socket, Request::Build).await?;
+    let (update, updates) = mpsc::channel(UPDATES);
+    let (feedback, mut said) = mpsc::channel(UPDATES);
+    tokio::spawn(async move {
+        while let Ok(Some(next)) = read_line(&mut lines).await {
+            if update.send(next).await.is_err() {
+                break;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        while let Some(next) = said.recv().await {
+            if write_line::<BuildFeedback>(&mut write, &next)
+                .await
+                .is_err()
+            {
+                break;
+            }
+        }
+    });
+    Ok(BuildLine { updates, feedback })
+}
+
+async fn connect(
+    socket: &Path,
+    request: Request,
+) -> io::Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf)> {
+    let (read, mut write) = UnixStream::connect(socket).await?.into_split();
+    write_line(&mut write, &request).await?;
+    Ok((BufReader::new(read), write))
+}
+
+async fn read_line<T: DeserializeOwned>(
+    lines: &mut BufReader<OwnedReadHalf>,
+) -> io::Result<Option<T>> {
+    let mut text = Vec::new();
+    lines.take(MAX_LINE).read_until(b'\n', &mut text).await?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+async fn write_line<T: Serialize>(write: &mut OwnedWriteHalf, message: &T) -> io::Result<()> {
+    let mut text = serde_json::to_vec(message)?;
+    text.push(b'\n');
+    write.write_all(&text).await
+}
+
+struct RemoveOnDrop(PathBuf);
+
+impl Drop for RemoveOnDrop {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// The status of 256 workers is about 50 KiB.
+const MAX_LINE: u64 = 4 << 20;
+
+/// Updates in flight to one build; the session waits for a build that is slow to read, its jobs do not.
+const UPDATES: usize = 256;
+
+/// Dispatch tells of a job within a few milliseconds of its end.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// A session answers from memory.
+const ANSWER: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Longer than a session needs to say goodbye and to withdraw its descriptor.
+const DOWN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Long enough for a descriptor to become free.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

@@ -1,0 +1,107 @@
+//! The control stream to one worker, from the primary's side.
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    admission::CompilerIdentity,
+    session::PeerId,
+    tunnel::{RecvStream, Tunnel},
+    wire::{StreamKind, ToPrimary, ToWorker},
+};
+
+/// What reaches the desk from tasks of its own.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// A worker said something.
+    Message { peer: PeerId, message: ToPrimary },
+    /// A worker said something that makes no sense; its conversation is over.
+    Broken { peer: PeerId, reason: String },
+    /// One of our compilers was identified.
+    Identified(CompilerIdentity),
+    /// One of our compilers could not be identified.
+    Unidentified(String),
+}
+
+/// One worker's control stream.
+pub(super) struct Conversation {
+    pub(super) peer: PeerId,
+    pub(super) tunnel: Tunnel,
+    pub(super) inbox: mpsc::Sender<Heard>,
+    pub(super) goodbye: watch::Receiver<Option<String>>,
+}
+
+impl Conversation {
+    /// Talks until the link breaks or the session ends.
+    pub(super) async fn run(mut self) {
+        // A broken stream is the link's news, told by the tunnel; only nonsense is said here.
+        if let Err(Nonsense(reason)) = self.talk().await {
+            drop(
+                self.inbox
+                    .send(Heard::Broken {
+                        peer: self.peer,
+                        reason,
+                    })
+                    .await,
+            );
+        }
+    }
+
+    async fn talk(&mut self) -> Result<(), Nonsense> {
+        let Ok(mut stream) = self.tunnel.open(self.peer).await else {
+            return Ok(());
+        };
+        let hello = ToWorker::Hello {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let mut opening = vec![StreamKind::Control as u8];
+        opening.extend(line(&hello));
+        if stream.send.write_all(&opening).await.is_err() {
+            return Ok(());
+        }
+        let mut lines = BufReader::new(stream.recv);
+        loop {
+            tokio::select! {
+                message = next_message(&mut lines) => match message? {
+                    Some(message) => drop(self.inbox.send(Heard::Message { peer: self.peer, message }).await),
+                    None => return Ok(()),
+                },
+                _ = self.goodbye.changed() => {
+                    let reason = self.goodbye.borrow().clone().unwrap_or_else(|| "the primary ended".to_owned());
+                    drop(stream.send.write_all(&line(&ToWorker::Goodbye { reason })).await);
+                    // The worker drops the stream once it has read this; the desk limits the wait.
+                    while let Ok(Some(_)) = next_message(&mut lines).await {}
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// A peer's bytes that are no message.
+struct Nonsense(String);
+
+async fn next_message(lines: &mut BufReader<RecvStream>) -> Result<Option<ToPrimary>, Nonsense> {
+    let mut text = Vec::new();
+    let limited = lines.take(MAX_MESSAGE).read_until(b'\n', &mut text).await;
+    if limited.is_err() || text.is_empty() {
+        return Ok(None);
+    }
+    let message = serde_json::from_slice(&text);
+    message.map(Some).map_err(|error| {
+        Nonsense(format!(
+            "sent a message that this version cannot read ({error})"
+        ))
+    })
+}
+
+fn line(message: &ToWorker) -> Vec<u8> {
+    let mut text = serde_json::to_vec(message).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+/// An offer of a hundred compilers is about 30 KiB; nothing larger is read into memory.
+const MAX_MESSAGE: u64 = 1 << 20;

@@ -1,0 +1,302 @@
+//! Who the workers are, what they offer, and for which of our compilers each is admitted: pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    admission::{self, CompilerIdentity, Verdict},
+    dispatch::WorkerUpdate,
+    event::{Admission, LinkState, WorkerView},
+    session::{NodeName, PeerId},
+    wire::Offer,
+};
+
+/// The workers of a session and the compilers of its primary.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    workers: BTreeMap<PeerId, Worker>,
+    compilers: BTreeMap<String, CompilerIdentity>,
+    said: BTreeSet<(String, String)>,
+}
+
+/// What a link told us.
+#[derive(Clone, Debug)]
+pub(super) struct LinkNews {
+    pub(super) peer: PeerId,
+    pub(super) name: NodeName,
+    pub(super) state: LinkState,
+    pub(super) rtt_us: Option<u64>,
+    /// Milliseconds since the session began.
+    pub(super) since_start_ms: u64,
+}
+
+#[derive(Debug)]
+struct Worker {
+    name: NodeName,
+    state: LinkState,
+    offer: Option<Offer>,
+    leaving: bool,
+    admitted: BTreeMap<String, String>,
+    refused: BTreeMap<String, String>,
+    rtt_us: Option<u64>,
+    up_after_ms: Option<u64>,
+}
+
+impl Roster {
+    /// A link changed; `true` when it has just come up, and so wants a control stream.
+    pub(super) fn handle_link(&mut self, news: LinkNews) -> bool {
+        let worker = self
+            .workers
+            .entry(news.peer)
+            .or_insert_with(|| Worker::new(news.name));
+        let was = std::mem::replace(&mut worker.state, news.state);
+        worker.rtt_us = news.rtt_us.or(worker.rtt_us);
+        if news.state == LinkState::Up {
+            worker.up_after_ms.get_or_insert(news.since_start_ms);
+        }
+        if news.state == LinkState::Down {
+            // Its streams are gone: it offers again on the next control stream.
+            worker.offer = None;
+        }
+        news.state == LinkState::Up && !matches!(was, LinkState::Up | LinkState::Suspect)
+    }
+
+    /// A worker said what it can do.
+    pub(super) fn handle_offer(&mut self, peer: PeerId, offer: Offer) {
+        if let Some(worker) = self.workers.get_mut(&peer) {
+            worker.offer = Some(offer);
+            worker.admit(&self.compilers);
+        }
+    }
+
+    /// A worker takes no more jobs.
+    pub(super) fn handle_leaving(&mut self, peer: PeerId) {
+        if let Some(worker) = self.workers.get_mut(&peer) {
+            worker.leaving = true;
+        }
+    }
+
+    /// A worker's process ended: it is forgotten, a new one has a new key.
+    pub(super) fn handle_gone(&mut self, peer: PeerId) {
+        if let Some(worker) = self.workers.get_mut(&peer) {
+            worker.state = LinkState::Down;
+            worker.leaving = true;
+            worker.offer = None;
+        }
+    }
+
+    /// One of our own compilers was identified.
+    pub(super) fn handle_compiler(&mut self, compiler: CompilerIdentity) {
+        self.compilers.insert(compiler.path.clone(), compiler);
+        for worker in self.workers.values_mut() {
+            worker.admit(&self.compilers);
+        }
+    }
+
+    /// Whether a compiler was identified before.
+    pub(super) fn knows(&self, compiler: &str) -> bool {
+        self.compilers.contains_key(compiler)
+    }
+
+    /// What dispatch has to know of one worker.
+    pub(super) fn update(&self, peer: PeerId) -> Option<WorkerUpdate> {
+        let worker = self.workers.get(&peer)?;
+        Some(WorkerUpdate {
+            peer,
+            name: worker.name.clone(),
+            slots: worker.slots(),
+            state: worker.state,
+            admitted: worker.admitted.clone(),
+            refused: worker.refused.clone(),
+        })
+    }
+
+    /// Every worker that was ever linked, or tried to be.
+    pub(super) fn peers(&self) -> Vec<PeerId> {
+        self.workers.keys().copied().collect()
+    }
+
+    /// Admissions and refusals that were not said before.
+    pub(super) fn news(&mut self) -> Vec<Admission> {
+        let mut news = Vec::new();
+        for worker in self.workers.values() {
+            let name = worker.name.to_string();
+            let admitted = worker.admitted.keys().map(|compiler| (compiler, None));
+            let refused = worker
+                .refused
+                .iter()
+                .map(|(compiler, reason)| (compiler, Some(reason.clone())));
+            for (compiler, refused) in admitted.chain(refused) {
+                if self.said.insert((name.clone(), compiler.clone())) {
+                    news.push(Admission {
+                        worker: name.clone(),
+                        compiler: compiler.clone(),
+                        refused,
+                    });
+                }
+            }
+        }
+        news
+    }
+
+    /// Workers that can take jobs now.
+    pub(super) fn ready(&self) -> u32 {
+        self.workers
+            .values()
+            .filter(|worker| worker.state == LinkState::Up && worker.slots() > 0)
+            .count() as u32
+    }
+
+    /// True while a link is not as it should be, so that the rendezvous is worth asking often.
+    pub(super) fn wants_news(&self) -> bool {
+        self.workers.values().all(|worker| worker.leaving)
+            || self
+                .workers
+                .values()
+                .any(|worker| !worker.leaving && worker.state != LinkState::Up)
+    }
+
+    /// Every worker as status and report show it.
+    pub(super) fn views(&self, jobs: impl Fn(&str) -> u64) -> Vec<WorkerView> {
+        self.workers
+            .values()
+            .map(|worker| WorkerView {
+                name: worker.name.to_string(),
+                slots: worker.offer.as_ref().map_or(0, |offer| offer.slots),
+                jobs: jobs(worker.name.as_str()),
+                state: worker.state,
+                path: worker.up_after_ms.map(|_| "direct".to_owned()),
+                up_after_ms: worker.up_after_ms,
+                rtt_us: worker.rtt_us,
+            })
+            .collect()
+    }
+}
+
+impl Worker {
+    fn new(name: NodeName) -> Self {
+        Self {
+            name,
+            state: LinkState::Punching,
+            offer: None,
+            leaving: false,
+            admitted: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            rtt_us: None,
+            up_after_ms: None,
+        }
+    }
+
+    fn slots(&self) -> u32 {
+        match &self.offer {
+            Some(offer) if !self.leaving => offer.slots,
+            _ => 0,
+        }
+    }
+
+    fn admit(&mut self, compilers: &BTreeMap<String, CompilerIdentity>) {
+        self.admitted.clear();
+        self.refused.clear();
+        let Some(offer) = &self.offer else { return };
+        for (path, ours) in compilers {
+            match admission::admit(ours, &offer.compilers) {
+                Verdict::Admitted { worker_path } => {
+                    drop(self.admitted.insert(path.clone(), worker_path));
+                }
+                Verdict::Refused { reason } => drop(self.refused.insert(path.clone(), reason)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gcc(version: &str) -> CompilerIdentity {
+        CompilerIdentity {
+            path: "/usr/bin/gcc".into(),
+            version: version.into(),
+            target: "x86_64-linux-gnu".into(),
+            fingerprint: version.into(),
+        }
+    }
+
+    fn link(state: LinkState) -> LinkNews {
+        LinkNews {
+            peer: PeerId([1; 32]),
+            name: "w1".parse().unwrap(),
+            state,
+            rtt_us: None,
+            since_start_ms: 5,
+        }
+    }
+
+    fn offer(version: &str, slots: u32) -> Offer {
+        Offer {
+            version: "0".into(),
+            slots,
+            compilers: vec![gcc(version)],
+        }
+    }
+
+    #[test]
+    fn a_link_that_comes_up_wants_a_control_stream_once() {
+        let mut roster = Roster::default();
+        assert!(!roster.handle_link(link(LinkState::Punching)));
+        assert!(roster.handle_link(link(LinkState::Up)));
+        assert!(!roster.handle_link(link(LinkState::Suspect)));
+        assert!(
+            !roster.handle_link(link(LinkState::Up)),
+            "its streams outlived the suspicion"
+        );
+        assert!(!roster.handle_link(link(LinkState::Down)));
+        assert!(
+            roster.handle_link(link(LinkState::Up)),
+            "the old stream died with the link"
+        );
+    }
+
+    #[test]
+    fn a_worker_is_admitted_whichever_of_offer_and_compiler_comes_first() {
+        for compiler_first in [false, true] {
+            let mut roster = Roster::default();
+            roster.handle_link(link(LinkState::Up));
+            if compiler_first {
+                roster.handle_compiler(gcc("12"));
+            }
+            roster.handle_offer(PeerId([1; 32]), offer("12", 4));
+            roster.handle_compiler(gcc("12"));
+            let update = roster.update(PeerId([1; 32])).unwrap();
+            assert_eq!(update.slots, 4);
+            assert!(
+                update.admitted.contains_key("/usr/bin/gcc"),
+                "{compiler_first}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_version_is_refused_and_said_once() {
+        let mut roster = Roster::default();
+        roster.handle_link(link(LinkState::Up));
+        roster.handle_compiler(gcc("12"));
+        roster.handle_offer(PeerId([1; 32]), offer("13", 4));
+        let news = roster.news();
+        assert!(
+            news.iter().any(|admission| admission.refused.is_some()),
+            "{news:?}"
+        );
+        assert!(roster.news().is_empty());
+    }
+
+    #[test]
+    fn a_leaving_worker_offers_nothing() {
+        let mut roster = Roster::default();
+        roster.handle_link(link(LinkState::Up));
+        roster.handle_offer(PeerId([1; 32]), offer("12", 4));
+        assert_eq!(roster.ready(), 1);
+        roster.handle_leaving(PeerId([1; 32]));
+        assert_eq!(roster.update(PeerId([1; 32])).unwrap().slots, 0);
+        assert_eq!(roster.ready(), 0);
+    }
+}

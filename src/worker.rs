@@ -1,0 +1,295 @@
+//! The worker's role: jobs in, distccd behind.
+//!
+//! One task owns the role's state and takes one event at a time: a link, a stream from the primary, distccd's health, a
+//! compile it logged, a reason to stop. Each stream is served by a task of its own: a control stream by the offers it
+//! sends, a job stream by [`crate::distcc::relay`].
+
+mod streams;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    admission::CompilerIdentity,
+    distcc::{Daemon, DaemonEvent, Health},
+    event::LinkState,
+    node::{Node, NodeConfig, NodeError, NodeEvents},
+    rendezvous::Notice,
+    session::{PeerId, Role},
+    tunnel::TunnelEvent,
+    wire::Offer,
+};
+
+use streams::{Desk, PrimarySaid};
+
+/// Everything a worker has to be told.
+pub struct WorkerConfig {
+    /// The node.
+    pub node: NodeConfig,
+    /// The running distccd.
+    pub daemon: Daemon,
+    /// The compilers that it will run.
+    pub compilers: Vec<CompilerIdentity>,
+    /// Compiles at once.
+    pub slots: u32,
+    /// Stop at the primary's goodbye.
+    pub once: bool,
+    /// Stop when no primary was linked for this long.
+    pub wait_primary: Option<Duration>,
+    /// Stop after this long, whatever happens.
+    pub max_lifetime: Option<Duration>,
+}
+
+/// What a person at the worker is told as it happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkerNews {
+    /// A link changed.
+    Link {
+        /// The primary's label.
+        name: String,
+        /// Its state now.
+        state: LinkState,
+        /// Why.
+        reason: String,
+    },
+    /// distccd compiled something; one line.
+    Compiled(String),
+    /// Something a person should know of.
+    Notice(String),
+}
+
+/// Serves until there is a reason to stop, and returns it.
+pub async fn run(
+    config: WorkerConfig,
+    news: mpsc::Sender<WorkerNews>,
+    stop: watch::Receiver<Option<String>>,
+) -> Result<String, NodeError> {
+    let (node, events) = Node::start(config.node)?;
+    let (offers, _) = watch::channel(Offer {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        slots: 0,
+        compilers: config.compilers,
+    });
+    let (said, hears) = mpsc::channel(QUEUE);
+    let serving = Serving {
+        desk: Arc::new(Desk::new(offers, config.daemon.addr(), said)),
+        slots: config.slots,
+        once: config.once,
+        wait_primary: config.wait_primary,
+        linked: Vec::new(),
+        lonely_since: Instant::now(),
+        ends: config
+            .max_lifetime
+            .map(|lifetime| Instant::now() + lifetime),
+        max_lifetime: config.max_lifetime,
+        news,
+    };
+    let mut daemon = config.daemon;
+    let reason = serving.run(&node, events, hears, &mut daemon, stop).await;
+    node.stop(&reason).await;
+    daemon.stop().await;
+    Ok(reason)
+}
+
+struct Serving {
+    desk: Arc<Desk>,
+    slots: u32,
+    once: bool,
+    wait_primary: Option<Duration>,
+    linked: Vec<PeerId>,
+    lonely_since: Instant,
+    ends: Option<Instant>,
+    max_lifetime: Option<Duration>,
+    news: mpsc::Sender<WorkerNews>,
+}
+
+enum Input {
+    Tunnel(TunnelEvent),
+    Rendezvous(Notice),
+    Said(PrimarySaid),
+    Daemon(DaemonEvent),
+    Health,
+    Stop,
+    Clock,
+}
+
+impl Serving {
+    async fn run(
+        mut self,
+        node: &Node,
+        mut events: NodeEvents,
+        mut hears: mpsc::Receiver<PrimarySaid>,
+        daemon: &mut Daemon,
+        mut stop: watch::Receiver<Option<String>>,
+    ) -> String {
+        let mut health = daemon.health();
+        self.handle_health(&health.borrow_and_update().clone());
+        let reason = loop {
+            let input = tokio::select! {
+                Some(event) = events.tunnel.recv() => Input::Tunnel(event),
+                Some(notice) = events.rendezvous.recv() => Input::Rendezvous(notice),
+                Some(said) = hears.recv() => Input::Said(said),
+                Some(event) = daemon.next_event() => Input::Daemon(event),
+                Ok(()) = health.changed() => Input::Health,
+                _ = stop.changed() => Input::Stop,
+                () = sleep_until(self.next_deadline()) => Input::Clock,
+            };
+            let ended = match input {
+                Input::Tunnel(event) => self.handle_tunnel(event),
+                Input::Rendezvous(notice) => self.tell(WorkerNews::Notice(notice.to_string())),
+                Input::Said(said) => self.handle_said(said),
+                Input::Daemon(event) => self.handle_daemon(event),
+                Input::Health => self.handle_health(&health.borrow_and_update().clone()),
+                Input::Stop => Some(
+                    stop.borrow()
+                        .clone()
+                        .unwrap_or_else(|| "asked to stop".to_owned()),
+                ),
+                Input::Clock => self.handle_clock(Instant::now()),
+            };
+            if let Some(reason) = ended {
+                break reason;
+            }
+            node.look_quickly(self.linked.is_empty());
+        };
+        self.drain(&reason).await;
+        reason
+    }
+
+    fn handle_tunnel(&mut self, event: TunnelEvent) -> Option<String> {
+        match event {
+            TunnelEvent::Link {
+                role: Role::Worker, ..
+            } => None,
+            TunnelEvent::Link {
+                peer,
+                name,
+                role: Role::Primary,
+                state,
+                reason,
+                ..
+            } => {
+                self.note_link(peer, state);
+                self.tell(WorkerNews::Link {
+                    name: name.to_string(),
+                    state,
+                    reason,
+                })
+            }
+            TunnelEvent::Incoming { peer, stream } => {
+                tokio::spawn(streams::serve(Arc::clone(&self.desk), peer, stream));
+                None
+            }
+            TunnelEvent::PeerClosed { peer, reason } => {
+                self.note_link(peer, LinkState::Down);
+                self.tell(WorkerNews::Notice(format!(
+                    "the primary closed the link: {reason}"
+                )));
+                self.ends_after_goodbye(&reason)
+            }
+        }
+    }
+
+    fn note_link(&mut self, peer: PeerId, state: LinkState) {
+        self.linked.retain(|linked| *linked != peer);
+        match state {
+            LinkState::Up | LinkState::Suspect => self.linked.push(peer),
+            LinkState::Punching | LinkState::Handshaking | LinkState::Down => {}
+        }
+        if self.linked.is_empty() {
+            self.lonely_since = self.lonely_since.max(Instant::now());
+        }
+    }
+
+    fn handle_said(&mut self, said: PrimarySaid) -> Option<String> {
+        match said {
+            PrimarySaid::Goodbye { reason } => self.ends_after_goodbye(&reason),
+            PrimarySaid::Nonsense { reason } => self.tell(WorkerNews::Notice(reason)),
+            PrimarySaid::JobFailed { reason } => self.tell(WorkerNews::Notice(reason)),
+        }
+    }
+
+    fn ends_after_goodbye(&self, reason: &str) -> Option<String> {
+        self.once.then(|| format!("the primary is done: {reason}"))
+    }
+
+    fn handle_daemon(&mut self, event: DaemonEvent) -> Option<String> {
+        self.tell(match event {
+            DaemonEvent::Compiled(compile) => WorkerNews::Compiled(compile.to_string()),
+            DaemonEvent::Trouble(text) => WorkerNews::Notice(text),
+        })
+    }
+
+    /// A worker whose distccd does not compile offers no slots.
+    fn handle_health(&mut self, health: &Health) -> Option<String> {
+        let slots = if matches!(health, Health::Healthy) {
+            self.slots
+        } else {
+            0
+        };
+        self.desk.offer_slots(slots);
+        match health {
+            Health::Unhealthy(reason) => self.tell(WorkerNews::Notice(format!(
+                "distccd is not healthy: {reason}"
+            ))),
+            Health::Starting | Health::Healthy => None,
+        }
+    }
+
+    fn handle_clock(&self, now: Instant) -> Option<String> {
+        if let (Some(ends), Some(lifetime)) = (self.ends, self.max_lifetime)
+            && now >= ends
+        {
+            return Some(format!(
+                "--max-lifetime of {} is over",
+                humantime::format_duration(lifetime)
+            ));
+        }
+        let wait = self.wait_primary?;
+        let over = self.linked.is_empty() && now >= self.lonely_since + wait;
+        over.then(|| format!("no primary for {}", humantime::format_duration(wait)))
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let lonely = self
+            .wait_primary
+            .filter(|_| self.linked.is_empty())
+            .map(|wait| self.lonely_since + wait);
+        let far = Instant::now() + FAR;
+        [self.ends, lonely]
+            .into_iter()
+            .flatten()
+            .fold(far, Instant::min)
+    }
+
+    /// Tells the primaries, and gives the jobs that run the time to end.
+    async fn drain(&self, reason: &str) {
+        self.desk.leave(reason);
+        let done = tokio::time::timeout(DRAIN, self.desk.idle()).await;
+        if done.is_err() {
+            self.tell(WorkerNews::Notice(
+                "some jobs did not end in time; the primary does them elsewhere".to_owned(),
+            ));
+        }
+    }
+
+    /// Returns `None`, so that a handler can end with it: telling is no reason to stop.
+    fn tell(&self, news: WorkerNews) -> Option<String> {
+        // A full queue means that nobody reads; the worker's work must not wait for a terminal.
+        drop(self.news.try_send(news));
+        None
+    }
+}
+
+/// Messages wait here while the role handles one.
+const QUEUE: usize = 64;
+
+/// Stands for "no deadline".
+const FAR: Duration = Duration::from_secs(3600);
+
+/// A compile of half a minute may end; CI runners send SIGKILL some time after SIGTERM, so no longer.
+const DRAIN: Duration = Duration::from_secs(30);

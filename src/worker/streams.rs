@@ -1,0 +1,167 @@
+//! The streams that a primary opens on its worker.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    distcc::{RelayError, relay},
+    session::PeerId,
+    tunnel::{RecvStream, SendStream, Stream},
+    wire::{Offer, StreamKind, ToPrimary, ToWorker},
+};
+
+/// What the streams share.
+pub(super) struct Desk {
+    offers: watch::Sender<Offer>,
+    leaving: watch::Sender<Option<String>>,
+    running: watch::Sender<u32>,
+    distccd: SocketAddr,
+    said: mpsc::Sender<PrimarySaid>,
+}
+
+/// What streams tell the role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PrimarySaid {
+    /// The primary is done.
+    Goodbye { reason: String },
+    /// A stream that makes no sense.
+    Nonsense { reason: String },
+    /// A job that distccd did not answer.
+    JobFailed { reason: String },
+}
+
+impl Desk {
+    pub(super) fn new(
+        offers: watch::Sender<Offer>,
+        distccd: SocketAddr,
+        said: mpsc::Sender<PrimarySaid>,
+    ) -> Self {
+        let (leaving, _) = watch::channel(None);
+        let (running, _) = watch::channel(0);
+        Self {
+            offers,
+            leaving,
+            running,
+            distccd,
+            said,
+        }
+    }
+
+    /// Changes the offer; every control stream sends the new one.
+    pub(super) fn offer_slots(&self, slots: u32) {
+        self.offers
+            .send_if_modified(|offer| std::mem::replace(&mut offer.slots, slots) != slots);
+    }
+
+    /// Tells every primary that no more jobs are wanted.
+    pub(super) fn leave(&self, reason: &str) {
+        self.leaving.send_replace(Some(reason.to_owned()));
+    }
+
+    /// Ends when no job runs.
+    pub(super) async fn idle(&self) {
+        // The desk holds the sender, so the channel cannot close.
+        drop(
+            self.running
+                .subscribe()
+                .wait_for(|running| *running == 0)
+                .await,
+        );
+    }
+}
+
+/// Serves one stream to its end.
+pub(super) async fn serve(desk: Arc<Desk>, peer: PeerId, stream: Stream) {
+    let Stream { send, mut recv } = stream;
+    let Ok(byte) = recv.read_u8().await else {
+        return;
+    };
+    match StreamKind::from_byte(byte) {
+        Some(StreamKind::Control) => control(&desk, send, recv).await,
+        Some(StreamKind::Job) => job(&desk, send, recv).await,
+        None => {
+            let reason = format!(
+                "peer {peer} opened a stream of unknown kind {byte}: is its distmesh newer?"
+            );
+            drop(desk.said.send(PrimarySaid::Nonsense { reason }).await);
+        }
+    }
+}
+
+async fn job(desk: &Desk, send: SendStream, recv: RecvStream) {
+    desk.running.send_modify(|running| *running += 1);
+    let outcome = relay(recv, send, desk.distccd).await;
+    desk.running.send_modify(|running| *running -= 1);
+    if let Err(error) = outcome
+        && !matches!(error, RelayError::Cancelled | RelayError::Send(_))
+    {
+        drop(
+            desk.said
+                .send(PrimarySaid::JobFailed {
+                    reason: error.to_string(),
+                })
+                .await,
+        );
+    }
+}
+
+async fn control(desk: &Desk, mut send: SendStream, recv: RecvStream) {
+    let mut lines = BufReader::new(recv);
+    let mut offers = desk.offers.subscribe();
+    let mut leaving = desk.leaving.subscribe();
+    offers.mark_changed();
+    let mut text = Vec::new();
+    loop {
+        let message = tokio::select! {
+            Ok(()) = offers.changed() => ToPrimary::Offer(offers.borrow_and_update().clone()),
+            Ok(()) = leaving.changed() => {
+                let reason = leaving.borrow_and_update().clone().unwrap_or_default();
+                ToPrimary::Leaving { reason }
+            }
+            // `text` keeps what was read when another branch wins, so nothing is lost.
+            read = read_line(&mut lines, &mut text) => {
+                let said = match read {
+                    Ok(ToWorker::Goodbye { reason }) => PrimarySaid::Goodbye { reason },
+                    Ok(ToWorker::Hello { .. }) => { text.clear(); continue }
+                    Err(Some(reason)) => PrimarySaid::Nonsense { reason },
+                    Err(None) => return,
+                };
+                drop(desk.said.send(said).await);
+                return;
+            }
+        };
+        let mut line = serde_json::to_vec(&message).unwrap_or_default();
+        line.push(b'\n');
+        if send.write_all(&line).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads one message; `Err(None)` when the stream ended.
+async fn read_line(
+    lines: &mut BufReader<RecvStream>,
+    text: &mut Vec<u8>,
+) -> Result<ToWorker, Option<String>> {
+    let room = MAX_MESSAGE.saturating_sub(text.len() as u64);
+    lines
+        .take(room)
+        .read_until(b'\n', text)
+        .await
+        .map_err(|_| None)?;
+    if text.is_empty() {
+        return Err(None);
+    }
+    serde_json::from_slice(text).map_err(|error| {
+        Some(format!(
+            "the primary sent a message that cannot be read ({error})"
+        ))
+    })
+}
+
+/// A primary's messages are short; nothing larger is read into memory.
+const MAX_MESSAGE: u64 = 64 << 10;

@@ -76,6 +76,8 @@ pub(super) fn keep(dir: &Path) -> ! {
             end(scope);
         }
         let _ = std::fs::remove_dir_all(dir);
+        // A directory that was made for this build alone is empty now; any other one stays.
+        let _ = dir.parent().map(std::fs::remove_dir);
     }
     std::process::exit(0)
 }

@@ -113,13 +113,12 @@ pub async fn run(
     };
     sweep(&dir);
     let lease = Lease::take(&dir).map_err(failed)?;
-    let outcome = match Session::open(options, Outlets { feedback, news }).map_err(failed) {
-        Ok(session) => session.run(updates).await,
-        Err(error) => Err(error),
-    };
-    let (outcome, guard) = match outcome {
-        Ok((outcome, guard)) => (Ok(outcome), Some(guard)),
-        Err(error) => (Err(error), None),
+    let (outcome, guard) = match Session::open(options, Outlets { feedback, news }) {
+        Ok(session) => {
+            let (outcome, guard) = session.run(updates).await;
+            (outcome, Some(guard))
+        }
+        Err(error) => (Err(failed(error)), None),
     };
     // A process that outlived the command may be writing there.
     if let Err(error) = std::fs::remove_dir_all(&dir) {
@@ -158,7 +157,6 @@ impl Session {
             launcher: install_launcher(&data_home(&options)).ok(),
             ..State::default()
         };
-        let guard = Guard::start(&options.exe, &dir)?;
         let mut desk = Desk::open(options, state, outlets)?;
         for notice in notices(&desk.options) {
             desk.notice(notice);
@@ -167,24 +165,28 @@ impl Session {
             desk.handle_said(Said::Blind(blind));
         }
         Ok(Self {
-            desk,
             recorder: Recorder::bind(&dir)?,
             signals: Signals::listen()?,
-            guard,
+            guard: Guard::start(&desk.options.exe, &dir)?,
+            desk,
         })
     }
 
     async fn run(
         mut self,
         mut updates: mpsc::Receiver<BuildUpdate>,
-    ) -> Result<(BuildOutcome, Guard), BuildError> {
-        let (mut wrapped, dropped) = match Wrapped::spawn(&self.desk.options) {
-            Ok(spawned) => spawned,
-            Err(error) => {
-                self.desk.hosts.close();
-                return Err(error);
-            }
-        };
+    ) -> (Result<BuildOutcome, BuildError>, Guard) {
+        let status = self.run_command(&mut updates).await;
+        self.desk.hosts.close();
+        let outcome = status.map(|status| self.desk.tally.finish(exit_code(status)));
+        (outcome, self.guard)
+    }
+
+    async fn run_command(
+        &mut self,
+        updates: &mut mpsc::Receiver<BuildUpdate>,
+    ) -> Result<ExitStatus, BuildError> {
+        let (mut wrapped, dropped) = Wrapped::spawn(&self.desk.options)?;
         self.guard.watch(wrapped.scope());
         self.desk.handle_start(wrapped.root());
         if !dropped.is_empty() {
@@ -192,18 +194,16 @@ impl Session {
             self.desk
                 .notice(format!("{names} ignored: distmesh sets distcc up itself"));
         }
-        let status = self.serve(&mut wrapped, &mut updates).await;
+        let status = self.serve(&mut wrapped, updates).await;
         for said in self.recorder.rest() {
             self.desk.handle_said(said);
         }
-        self.last_records(&mut updates).await;
-        self.desk.hosts.close();
-        let status = status.map_err(|source| BuildError::Spawn {
+        self.last_records(updates).await;
+        status.map_err(|source| BuildError::Spawn {
             command: self.desk.options.command[0].to_string_lossy().into_owned(),
             source,
             hint: "the system lost track of it",
-        })?;
-        Ok((self.desk.tally.finish(exit_code(status)), self.guard))
+        })
     }
 
     async fn serve(

@@ -111,8 +111,8 @@ fn a_killed_session_leaves_no_process_and_no_file() {
     session.kill().unwrap();
     session.wait().unwrap();
     until("the command ended", || gone(&pids));
-    until("the build dir went", || {
-        !stage.path("sessions/build").exists()
+    until("what was made for the build went", || {
+        !stage.path("sessions").exists()
     });
 }
 

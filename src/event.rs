@@ -148,7 +148,7 @@ pub enum JobOutcome {
     ReturnedToClient,
 }
 
-/// What a build is told by the dispatch that serves it.
+/// What a build is told by the dispatch that serves it. It begins with all that is so, and of that [`Load`] comes last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "update", rename_all = "kebab-case")]
 pub enum BuildUpdate {

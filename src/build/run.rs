@@ -20,6 +20,8 @@ use crate::event::{BuildFeedback, BuildUpdate, CompileSeen, JobRecord, WorkerVie
 
 /// How often tokens are moved: short beside any compile, cheap beside any build (a few system calls for each make).
 const TICK: Duration = Duration::from_millis(5);
+/// A session answers within milliseconds, on a machine that is overwhelmed within a second.
+const FIRST_WORDS: Duration = Duration::from_secs(3);
 /// The last jobs' records follow their answers within milliseconds; some jobs have none, because distcc kept them.
 const LAST_RECORDS: Duration = Duration::from_millis(100);
 
@@ -186,6 +188,7 @@ impl Session {
         &mut self,
         updates: &mut mpsc::Receiver<BuildUpdate>,
     ) -> Result<ExitStatus, BuildError> {
+        self.first_words(updates).await;
         let (mut wrapped, dropped) = Wrapped::spawn(&self.desk.options)?;
         self.guard.watch(wrapped.scope());
         self.desk.handle_start(wrapped.root());
@@ -231,6 +234,22 @@ impl Session {
                 Happened::Signal(signal) => wrapped.handle_signal(signal),
                 Happened::Tick => self.desk.handle_tick(now()),
             }
+        }
+    }
+
+    /// The first compile already finds the workers that are there: the session begins by telling all it has, loads last.
+    async fn first_words(&mut self, updates: &mut mpsc::Receiver<BuildUpdate>) {
+        let all = async {
+            while let Some(update) = updates.recv().await {
+                let last = matches!(update, BuildUpdate::Load(_));
+                self.update(update);
+                if last {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(FIRST_WORDS, all).await.is_err() {
+            tracing::warn!("the session says nothing: the command starts without workers");
         }
     }
 

@@ -40,8 +40,8 @@ use roster::{LinkNews, Roster};
 pub struct PrimaryConfig {
     /// The node.
     pub node: NodeConfig,
-    /// Private directory for bodies that do not fit into memory.
-    pub spill: PathBuf,
+    /// A private directory: for bodies that do not fit into memory, and to ask compilers in.
+    pub scratch: PathBuf,
     /// Compilers to identify at once, so that the first job need not wait.
     pub compilers: Vec<PathBuf>,
 }
@@ -77,7 +77,10 @@ impl Primary {
     /// Starts the node and the role.
     pub fn start(config: PrimaryConfig) -> Result<Self, NodeError> {
         let (node, events) = Node::start(config.node)?;
-        let dispatch = Dispatch::new(Arc::new(JobStreams(node.tunnel.clone())), config.spill);
+        let dispatch = Dispatch::new(
+            Arc::new(JobStreams(node.tunnel.clone())),
+            config.scratch.clone(),
+        );
         let (asks, asked) = mpsc::channel(QUEUE);
         let (broadcast, _) = broadcast::channel(EVENT_BACKLOG);
         let (ready_now, ready) = watch::channel(0);
@@ -99,6 +102,7 @@ impl Primary {
             ready: ready_now,
             inbox,
             goodbye: watch::channel(None).0,
+            scratch: config.scratch,
             asked_for: BTreeSet::new(),
             identifying: 0,
             began: now(),
@@ -169,6 +173,7 @@ struct Desk {
     ready: watch::Sender<u32>,
     inbox: mpsc::Sender<Heard>,
     goodbye: watch::Sender<Option<String>>,
+    scratch: PathBuf,
     asked_for: BTreeSet<PathBuf>,
     /// Compilers being identified; until the first ones are known no worker can be admitted for anything.
     identifying: usize,
@@ -322,8 +327,9 @@ impl Desk {
         }
         self.identifying += 1;
         let inbox = self.inbox.clone();
+        let scratch = self.scratch.clone();
         tokio::task::spawn_blocking(move || {
-            let heard = match admission::identify(&path) {
+            let heard = match admission::identify(&path, &scratch) {
                 Ok(identity) => Heard::Identified(CompilerIdentity {
                     path: path.to_string_lossy().into_owned(),
                     ..identity

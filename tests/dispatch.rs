@@ -1,6 +1,8 @@
 //! Dispatch between real distcc clients or hand-made requests, and real distccd's or workers that misbehave.
 #![expect(clippy::unwrap_used, reason = "a test may fail that way")]
 
+mod support;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -18,10 +20,11 @@ use distmesh::{
     event::{BuildFeedback, BuildUpdate, JobOutcome, JobRecord, LinkState},
     session::PeerId,
 };
+use support::Distccd;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    process::{Child, Command},
+    process::Command,
     sync::mpsc,
     time::timeout,
 };
@@ -246,35 +249,6 @@ async fn a_large_request_reaches_the_worker_whole_and_leaves_no_file() {
     assert_eq!(std::fs::read_dir(site.spill.path()).unwrap().count(), 0);
 }
 
-/// A real distccd on a free port.
-async fn distccd(dir: &Path) -> (Child, SocketAddr) {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let at = free.local_addr().unwrap();
-    drop(free);
-    let child = Command::new("distccd")
-        .args(["--daemon", "--no-detach", "--jobs", "4"])
-        .args(["--listen", "127.0.0.1", "--allow", "127.0.0.1"])
-        .args(["--port", &at.port().to_string(), "--log-file", "/dev/null"])
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
-    for _ in 0..100 {
-        if TcpStream::connect(at).await.is_ok() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    (child, at)
-}
-
-/// SIGTERM to the master ends its children too.
-async fn stop(mut daemon: Child) {
-    let pid = rustix::process::Pid::from_raw(daemon.id().unwrap() as i32).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    daemon.wait().await.unwrap();
-}
-
 fn distcc(dir: &Path, source: &str) -> Command {
     let mut command = Command::new("distcc");
     command
@@ -296,8 +270,8 @@ async fn real_clients_compile_through_dispatch_and_an_error_benches_nobody() {
     std::fs::write(dir.path().join("good.c"), "int main(void) { return 0; }\n").unwrap();
     std::fs::write(dir.path().join("bad.c"), "int main(void) { return x; }\n").unwrap();
     let mut site = Site::new();
-    let (daemon, at) = distccd(dir.path()).await;
-    site.worker(1, at, LinkState::Up);
+    let daemon = Distccd::start(dir.path(), 4).await;
+    site.worker(1, daemon.at, LinkState::Up);
     backoff_shield(dir.path(), site.port(1)).unwrap();
     let mut outcomes = Vec::new();
     for option in ["", ",lzo"] {
@@ -309,7 +283,6 @@ async fn real_clients_compile_through_dispatch_and_an_error_benches_nobody() {
             outcomes.push(site.record().await.outcome);
         }
     }
-    stop(daemon).await;
     use JobOutcome::{CompileError, Compiled};
     assert_eq!(outcomes, [Compiled, CompileError, Compiled].repeat(2));
 }
@@ -320,7 +293,7 @@ async fn a_worker_that_dies_in_mid_job_is_invisible_to_the_client() {
     std::fs::write(dir.path().join("good.c"), "int main(void) { return 0; }\n").unwrap();
     let mut site = Site::new();
     let (hung, mut seen) = fake(12, Vec::new(), true).await;
-    let (daemon, at) = distccd(dir.path()).await;
+    let daemon = Distccd::start(dir.path(), 4).await;
     site.worker(1, hung, LinkState::Up);
     let hosts = format!("127.0.0.1:{}/4,lzo\n", site.port(1));
     std::fs::write(dir.path().join("hosts"), hosts).unwrap();
@@ -329,10 +302,9 @@ async fn a_worker_that_dies_in_mid_job_is_invisible_to_the_client() {
         .spawn()
         .unwrap();
     seen.recv().await.unwrap();
-    site.worker(2, at, LinkState::Up);
+    site.worker(2, daemon.at, LinkState::Up);
     site.worker(1, hung, LinkState::Down);
     let succeeded = client.wait().await.unwrap().success();
-    stop(daemon).await;
     assert!(succeeded);
     let record = site.record().await;
     assert_eq!((record.worker.as_deref(), record.attempts), (Some("w2"), 2));
@@ -383,11 +355,11 @@ async fn a_recording_of_real_traffic_is_the_same_on_both_sides_of_dispatch() {
         "#include <stdio.h>\nint main(void) { return puts(\"x\"); }\n",
     )
     .unwrap();
-    let (daemon, at) = distccd(dir.path()).await;
+    let daemon = Distccd::start(dir.path(), 4).await;
     let mut same = Vec::new();
     for (option, magic) in [("", b"DIST00000001"), (",lzo", b"DIST00000002")] {
         let mut site = Site::new();
-        let (worker, behind) = recorder(at).await;
+        let (worker, behind) = recorder(daemon.at).await;
         site.worker(1, worker, LinkState::Up);
         let (front, before) = recorder(([127, 0, 0, 1], site.port(1)).into()).await;
         let hosts = format!("127.0.0.1:{}/4{option}\n", front.port());
@@ -398,7 +370,6 @@ async fn a_recording_of_real_traffic_is_the_same_on_both_sides_of_dispatch() {
         let whole = before[0].starts_with(magic) && before[1].starts_with(b"DONE");
         same.push(status.success() && whole && *before == *behind);
     }
-    stop(daemon).await;
     assert_eq!(same, [true, true]);
 }
 
@@ -407,8 +378,8 @@ async fn a_good_source_goes_remote_while_a_bad_one_is_retried_locally() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("lock")).unwrap();
     let mut site = Site::new();
-    let (daemon, at) = distccd(dir.path()).await;
-    site.worker(1, at, LinkState::Up);
+    let daemon = Distccd::start(dir.path(), 4).await;
+    site.worker(1, daemon.at, LinkState::Up);
     backoff_shield(dir.path(), site.port(1)).unwrap();
     let hosts = format!("127.0.0.1:{}/4,lzo\n", site.port(1));
     std::fs::write(dir.path().join("hosts"), hosts).unwrap();
@@ -424,7 +395,6 @@ async fn a_good_source_goes_remote_while_a_bad_one_is_retried_locally() {
     let good = distcc(dir.path(), "good.c").status().await.unwrap();
     let retrying = bad.try_wait().unwrap().is_none();
     bad.wait().await.unwrap();
-    stop(daemon).await;
     assert!(good.success() && retrying);
     assert_eq!(site.record().await.outcome, JobOutcome::Compiled);
 }

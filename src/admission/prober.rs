@@ -31,11 +31,11 @@ pub enum IdentifyError {
     },
     /// There was no directory to ask in.
     #[error(
-        "no temporary directory to ask {path} in: {source}; set TMPDIR to one that is writable"
+        "compilers cannot be asked in {dir}: {source}; is there room, and may you write there?"
     )]
     Scratch {
-        /// The compiler.
-        path: PathBuf,
+        /// The directory.
+        dir: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -73,15 +73,16 @@ pub enum IdentifyError {
     },
 }
 
-/// Asks the compiler at an absolute path who it is. Blocks, for 10 s a question at the most.
-pub fn identify(path: &Path) -> Result<CompilerIdentity, IdentifyError> {
-    Prober::new(DEADLINE).identify(path)
+/// Asks the compiler at an absolute path who it is, in `scratch`, a private directory. Blocks, for 10 s a question at the
+/// most.
+pub fn identify(path: &Path, scratch: &Path) -> Result<CompilerIdentity, IdentifyError> {
+    Prober::new(DEADLINE, scratch).identify(path)
 }
 
 /// Asks several compilers, as many at once as this machine has slots. Those that cannot be identified are left out and
 /// explained in a warning each; the order is kept.
-pub fn identify_all(paths: &[PathBuf]) -> (Vec<CompilerIdentity>, Vec<String>) {
-    let prober = Prober::new(DEADLINE);
+pub fn identify_all(paths: &[PathBuf], scratch: &Path) -> (Vec<CompilerIdentity>, Vec<String>) {
+    let prober = Prober::new(DEADLINE, scratch);
     let next = AtomicUsize::new(0);
     let answers = Mutex::new(Vec::new());
     let threads = usize::try_from(crate::machine::slots().count).unwrap_or(1);
@@ -122,14 +123,16 @@ fn in_order(mut answers: Vec<(usize, Answer)>) -> (Vec<CompilerIdentity>, Vec<St
 }
 
 /// How compilers are asked.
-struct Prober {
+struct Prober<'a> {
+    scratch: &'a Path,
     env: Vec<(OsString, OsString)>,
     deadline: Duration,
 }
 
-impl Prober {
-    fn new(deadline: Duration) -> Self {
+impl<'a> Prober<'a> {
+    fn new(deadline: Duration, scratch: &'a Path) -> Self {
         Self {
+            scratch,
             env: clean_env(|name| {
                 #[expect(clippy::disallowed_methods, reason = "this is the shell of the room")]
                 env::var_os(name)
@@ -145,14 +148,15 @@ impl Prober {
                 path: path.to_owned(),
             });
         };
-        let scratch = scratch().map_err(|source| IdentifyError::Scratch {
-            path: path.to_owned(),
+        // A C file, so that the answer shows whether the driver takes it for C++. Nothing is compiled.
+        std::fs::write(self.scratch.join(SOURCE), "").map_err(|source| IdentifyError::Scratch {
+            dir: self.scratch.to_owned(),
             source,
         })?;
         let interview = Interview {
             call: Call {
                 program: path,
-                directory: scratch.path(),
+                directory: self.scratch,
                 env: &self.env,
                 deadline: self.deadline,
             },
@@ -180,16 +184,7 @@ fn clean_env(var: impl Fn(&str) -> Option<OsString>) -> Vec<(OsString, OsString)
     kept
 }
 
-/// A directory with the source that `-###` is asked about. Its name is the same everywhere; nothing is compiled.
-fn scratch() -> io::Result<tempfile::TempDir> {
-    let directory = tempfile::Builder::new()
-        .prefix("distmesh-probe-")
-        .tempdir()?;
-    std::fs::write(directory.path().join(SOURCE), "")?;
-    Ok(directory)
-}
-
-/// A C file, so that the answer shows whether the driver takes it for C++.
+/// What `-###` is asked about; its name is the same everywhere.
 const SOURCE: &str = "t.c";
 
 /// The questions to one compiler.
@@ -276,8 +271,20 @@ mod tests {
         )
     }
 
-    fn impatient() -> Prober {
-        Prober::new(Duration::from_millis(300))
+    fn identify(path: &Path) -> Result<CompilerIdentity, IdentifyError> {
+        asked_in_time(Duration::from_secs(10), path)
+    }
+
+    fn identify_all(paths: &[PathBuf]) -> (Vec<CompilerIdentity>, Vec<String>) {
+        super::identify_all(paths, tempfile::tempdir().unwrap().path())
+    }
+
+    fn impatiently(path: &Path) -> Result<CompilerIdentity, IdentifyError> {
+        asked_in_time(Duration::from_millis(300), path)
+    }
+
+    fn asked_in_time(deadline: Duration, path: &Path) -> Result<CompilerIdentity, IdentifyError> {
+        Prober::new(deadline, tempfile::tempdir().unwrap().path()).identify(path)
     }
 
     #[test]
@@ -358,7 +365,7 @@ mod tests {
         let body = "(sleep 1; touch \"${0%/*}/survived\") & sleep 1000";
         let path = script(directory.path(), "gcc", body);
         let started = now();
-        let error = impatient().identify(&path).unwrap_err().to_string();
+        let error = impatiently(&path).unwrap_err().to_string();
         assert!(
             error.ends_with("--version: it did not end within 0.3 s"),
             "{error}"
@@ -376,9 +383,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let body = "exec /usr/bin/python3 -c 'import os, time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(30)'";
         let started = now();
-        let error = Prober::new(Duration::from_secs(2))
-            .identify(&script(directory.path(), "gcc", body))
-            .unwrap_err();
+        let error = asked_in_time(
+            Duration::from_secs(2),
+            &script(directory.path(), "gcc", body),
+        )
+        .unwrap_err();
         assert!(matches!(error, IdentifyError::Unusable { .. }), "{error}");
         assert!(started.elapsed() < Duration::from_secs(20));
     }
@@ -397,7 +406,7 @@ mod tests {
     fn a_compiler_that_closes_its_output_and_hangs_is_given_up() {
         let directory = tempfile::tempdir().unwrap();
         let path = script(directory.path(), "gcc", "exec >&- 2>&- sleep 1000");
-        let error = impatient().identify(&path).unwrap_err();
+        let error = impatiently(&path).unwrap_err();
         assert!(matches!(error, IdentifyError::Unusable { .. }), "{error}");
     }
 

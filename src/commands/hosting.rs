@@ -19,7 +19,7 @@ pub(super) struct Hosted {
     server: JoinHandle<()>,
     down: mpsc::Receiver<()>,
     // Dropped in this order: the directory goes before another process can take the lock.
-    _spill: PrivateDir,
+    _scratch: PrivateDir,
     _lock: PrimaryLock,
 }
 
@@ -45,11 +45,11 @@ impl Host {
 
 impl Hosted {
     fn start(setup: &Setup, lock: PrimaryLock) -> Result<Self, Failure> {
-        let spill = setup.dir.private("spill")?;
+        let scratch = setup.dir.private("primary")?;
         let path = path_from_env("PATH").unwrap_or_default();
         let primary = Primary::start(PrimaryConfig {
             node: setup.node(Role::Primary, unique_name()?),
-            spill: spill.path().to_owned(),
+            scratch: scratch.path().to_owned(),
             compilers: admission::compilers_on_path(path.as_os_str()),
         })
         .or_cannot("start a session")
@@ -63,7 +63,7 @@ impl Hosted {
             primary,
             server: tokio::spawn(server.run()),
             down,
-            _spill: spill,
+            _scratch: scratch,
             _lock: lock,
         })
     }

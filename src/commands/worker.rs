@@ -1,6 +1,6 @@
 //! `distmesh worker`.
 
-use std::ffi::OsStr;
+use std::{ffi::OsStr, path::Path};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -14,7 +14,7 @@ use crate::{
     distcc::{Daemon, DaemonConfig},
     error::{Failure, OrFail},
     machine,
-    session::{PrivateDir, Role},
+    session::Role,
     ui::Ui,
     worker::{self, WorkerConfig, WorkerNews},
 };
@@ -23,8 +23,9 @@ use crate::{
 pub async fn worker(args: &WorkerArgs, ui: &Ui) -> Result<u8, Failure> {
     let setup = Setup::new(&args.session, ui).await?;
     let slots = slots(args, ui);
-    let compilers = compilers(ui).await?;
-    let (daemon, _dir) = daemon(args, &setup, slots, &compilers).await?;
+    let dir = setup.dir.private("worker")?;
+    let compilers = compilers(dir.path(), ui).await?;
+    let daemon = daemon(args, dir.path(), slots, &compilers).await?;
     let name = args.name.clone().map_or_else(unique_name, Ok)?;
     ui.say(format!(
         "worker {name}: {slots} slots, {} compilers; session {}, {}",
@@ -71,10 +72,11 @@ fn slots(args: &WorkerArgs, ui: &Ui) -> u32 {
     found.count
 }
 
-async fn compilers(ui: &Ui) -> Result<Vec<CompilerIdentity>, Failure> {
+async fn compilers(scratch: &Path, ui: &Ui) -> Result<Vec<CompilerIdentity>, Failure> {
     let path = path_from_env("PATH").unwrap_or_default();
+    let scratch = scratch.to_owned();
     let found = tokio::task::spawn_blocking(move || {
-        admission::identify_all(&admission::compilers_on_path(path.as_os_str()))
+        admission::identify_all(&admission::compilers_on_path(path.as_os_str()), &scratch)
     });
     let (compilers, troubles) = found.await.or_cannot("look for compilers")?;
     for trouble in troubles {
@@ -87,18 +89,17 @@ async fn compilers(ui: &Ui) -> Result<Vec<CompilerIdentity>, Failure> {
     Ok(compilers)
 }
 
-/// Starts distccd, or finds the one that was named. Its directory has to outlive it.
+/// Starts distccd in a private directory, or finds the one that was named.
 async fn daemon(
     args: &WorkerArgs,
-    setup: &Setup,
+    dir: &Path,
     slots: u32,
     compilers: &[CompilerIdentity],
-) -> Result<(Daemon, Option<PrivateDir>), Failure> {
+) -> Result<Daemon, Failure> {
     if let Some(addr) = args.distccd {
-        let daemon = Daemon::external(addr)
+        return Daemon::external(addr)
             .await
-            .or_cannot(format!("use distccd at {addr}"))?;
-        return Ok((daemon, None));
+            .or_cannot(format!("use distccd at {addr}"));
     }
     let program = which::which(OsStr::new("distccd"))
         .or_cannot("find distccd")
@@ -106,10 +107,9 @@ async fn daemon(
             failure
                 .hint("install it (apt-get install distcc), or name a running one with --distccd")
         })?;
-    let dir = setup.dir.private("worker")?;
     let config = DaemonConfig {
         distccd: program,
-        dir: dir.path().to_owned(),
+        dir: dir.to_owned(),
         slots,
         compilers: compilers
             .iter()
@@ -117,8 +117,7 @@ async fn daemon(
             .collect(),
         nice: NICE,
     };
-    let daemon = Daemon::start(config).await.or_cannot("start distccd")?;
-    Ok((daemon, Some(dir)))
+    Daemon::start(config).await.or_cannot("start distccd")
 }
 
 fn say(ui: &Ui, news: WorkerNews) {

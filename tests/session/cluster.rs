@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A session of its own: runtime directory, workers, builds. Dropping it ends every worker.
+/// A session of its own: runtime directory, workers, builds. Dropping it ends every worker and fails if a temporary file is
+/// left.
 pub struct Cluster {
     dir: TempDir,
     workers: Vec<Worker>,
@@ -31,8 +32,10 @@ pub struct Built {
 
 impl Cluster {
     pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("dm").tempdir().unwrap();
+        fs::create_dir(dir.path().join("tmp")).unwrap();
         Self {
-            dir: tempfile::Builder::new().prefix("dm").tempdir().unwrap(),
+            dir,
             workers: Vec::new(),
         }
     }
@@ -64,7 +67,8 @@ impl Cluster {
         let mut command = Command::new(env!("CARGO_BIN_EXE_distmesh"));
         command
             .args(args)
-            .env("DISTMESH_RUNTIME_DIR", self.dir.path().join("r"));
+            .env("DISTMESH_RUNTIME_DIR", self.dir.path().join("r"))
+            .env("TMPDIR", self.dir.path().join("tmp"));
         for inherited in [
             "MAKEFLAGS",
             "MFLAGS",
@@ -152,6 +156,13 @@ impl Drop for Cluster {
                 let log = fs::read_to_string(self.dir.path().join(format!("{}.log", worker.name)));
                 eprintln!("--- {}\n{}", worker.name, log.unwrap_or_default());
             }
+        }
+        if !std::thread::panicking() {
+            let left: Vec<_> = fs::read_dir(self.dir.path().join("tmp"))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            assert!(left.is_empty(), "temporary files are left: {left:?}");
         }
     }
 }

@@ -28,7 +28,6 @@ async fn tokens_follow_the_worker_and_the_local_limit_holds() {
     let worker = Worker::start(4).await;
     let stage = mixed(96, 24);
     let told = worker.build(stage.sh("make -j")).await;
-    worker.stop().await;
     assert_eq!(told.outcome.exit, 0);
     assert_eq!(
         (stage.numbers("jobs").len(), stage.numbers("locals").len()),
@@ -75,7 +74,6 @@ async fn every_way_to_call_make_distributes_within_its_limits() {
         assert!(stage.most("jobs") <= most, "{call}: {}", stage.most("jobs"));
         assert!(stage.most("jobs") >= most.min(2), "{call}: silently serial");
     }
-    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +82,6 @@ async fn a_machine_with_room_for_one_job_still_feeds_its_worker() {
     let mut stage = mixed(24, 0);
     stage.options.local_slots = 1;
     let told = worker.build(stage.sh("make -j")).await;
-    worker.stop().await;
     assert_eq!((told.outcome.exit, told.outcome.remote), (0, 24));
     assert!(
         (2..=5).contains(&stage.most("jobs")),
@@ -99,7 +96,6 @@ async fn the_hosts_file_names_the_port_with_its_shield_and_the_whole_ceiling() {
     let stage = Stage::new(&[]);
     let script = "sleep 0.3; cp $DISTCC_DIR/hosts hosts; ls -p $DISTCC_DIR/lock > locks";
     worker.build(stage.sh(script)).await;
-    worker.stop().await;
     let hosts = stage.read("hosts");
     assert!(
         hosts.starts_with("--localslots=6\n--localslots_cpp=6\n127.0.0.1:"),
@@ -114,7 +110,6 @@ async fn what_happened_to_each_compile_is_told() {
     let stage = Stage::new(&[("a.c", "int a;\n"), ("bad.c", "int bad = x;\n")]);
     let script = "sleep 0.2; gcc -c a.c && gcc -c -flto a.c -o lto.o && gcc -c bad.c 2> error; gcc -c bad.c -o bad.o; exit 0";
     let told = worker.build(stage.sh(script)).await;
-    worker.stop().await;
     let outcome = &told.outcome;
     assert_eq!(
         (outcome.seen, outcome.remote),
@@ -184,7 +179,6 @@ async fn build_and_lose_the_worker(stage: &Stage, call: &str) -> (Told, usize) {
         told = building => told,
         () = disturb => unreachable!(),
     };
-    worker.stop().await;
     (told, most.into_inner())
 }
 
@@ -207,7 +201,6 @@ async fn ccache_is_asked_before_distcc_and_its_answers_are_counted() {
     let script = "sleep 0.2; gcc -c a.c && gcc -c b.c";
     let first = worker.build(stage.sh(script)).await.outcome;
     let second = worker.build(stage.sh(script)).await.outcome;
-    worker.stop().await;
     assert_eq!((first.seen, first.remote), (2, 2), "{:?}", first.local);
     assert_eq!((second.seen, second.remote), (2, 0));
     assert_eq!(second.local["ccache had it"], 2);
@@ -219,7 +212,6 @@ async fn a_build_that_calls_ccache_itself_is_distributed_and_caches_by_the_real_
     let stage = Stage::new(&[("a.c", "int a;\n")]);
     let script = "sleep 0.2; CCACHE_LOGFILE=$PWD/log ccache gcc -c a.c";
     let outcome = worker.build(stage.sh(script)).await.outcome;
-    worker.stop().await;
     assert_eq!(
         (outcome.exit, outcome.remote),
         (0, 1),

@@ -8,3 +8,5 @@ mod distributing;
 mod ending;
 mod jobserver;
 mod stage;
+#[path = "../support/mod.rs"]
+mod support;

@@ -2,11 +2,9 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 use std::{collections::BTreeMap, io};
 
 use distmesh::build::{BuildError, BuildNews, BuildOptions, BuildOutcome, run};
@@ -14,8 +12,9 @@ use distmesh::dispatch::{BuildDesk, Dispatch, JobIo, Transport, WorkerUpdate};
 use distmesh::event::{BuildFeedback, BuildUpdate, LinkState, Load};
 use distmesh::session::PeerId;
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
+
+use crate::support::Distccd;
 
 /// The environment that a build gets, apart from what the test sets.
 const CLEAN: &[&str] = &["MAKEFLAGS", "MAKELEVEL", "GNUMAKEFLAGS", "CC", "CXX"];
@@ -126,7 +125,7 @@ impl Told {
 /// One worker: a real distccd behind the real dispatch.
 pub(crate) struct Worker {
     dispatch: Dispatch,
-    daemon: Child,
+    _daemon: Distccd,
     slots: u32,
     _spill: tempfile::TempDir,
 }
@@ -148,11 +147,11 @@ impl Transport for Straight {
 impl Worker {
     pub(crate) async fn start(slots: u32) -> Self {
         let spill = tempfile::tempdir().unwrap();
-        let (daemon, at) = distccd(spill.path(), slots).await;
-        let dispatch = Dispatch::new(Arc::new(Straight(at)), spill.path().to_owned());
+        let daemon = Distccd::start(spill.path(), slots).await;
+        let dispatch = Dispatch::new(Arc::new(Straight(daemon.at)), spill.path().to_owned());
         let worker = Self {
             dispatch,
-            daemon,
+            _daemon: daemon,
             slots,
             _spill: spill,
         };
@@ -191,34 +190,6 @@ impl Worker {
         };
         told(outcome, heard)
     }
-
-    /// SIGTERM to the master ends its children too.
-    pub(crate) async fn stop(mut self) {
-        let pid = rustix::process::Pid::from_raw(self.daemon.id().unwrap() as i32).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.daemon.wait().await.unwrap();
-    }
-}
-
-async fn distccd(dir: &Path, slots: u32) -> (Child, SocketAddr) {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let at = free.local_addr().unwrap();
-    drop(free);
-    let child = Command::new("distccd")
-        .args(["--daemon", "--no-detach", "--jobs", &slots.to_string()])
-        .args(["--listen", "127.0.0.1", "--allow", "127.0.0.1"])
-        .args(["--port", &at.port().to_string(), "--log-file", "/dev/null"])
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
-    for _ in 0..200 {
-        if TcpStream::connect(at).await.is_ok() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    (child, at)
 }
 
 /// The real tool, as a shim finds it.

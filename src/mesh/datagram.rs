@@ -1,6 +1,6 @@
 //! Whose datagram is this? STUN, probes and WireGuard share one socket.
 
-use super::probe;
+use super::{probe, relay};
 
 /// What a datagram is, by its first bytes; nothing about it is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub enum Kind {
     Stun,
     /// A ping or pong of this room.
     Probe,
+    /// Something for a peer, or from one, through another.
+    Relayed,
     /// A WireGuard message.
     WireGuard,
     /// Nothing that anybody here sends.
@@ -19,6 +21,8 @@ pub enum Kind {
 pub fn classify_datagram(bytes: &[u8]) -> Kind {
     if probe::is_probe(bytes) {
         Kind::Probe
+    } else if relay::is_frame(bytes) {
+        Kind::Relayed
     } else if is_stun(bytes) {
         Kind::Stun
     } else if is_wireguard(bytes) {

@@ -26,6 +26,7 @@
 //! - After `handle_timeout(now)`, `poll_timeout` is later than `now`, or `None`.
 //! - What a peer or a server sends bounds nothing but itself: candidates per peer and outstanding transactions are capped.
 
+mod choice;
 mod datagram;
 mod liveness;
 mod nat;
@@ -34,10 +35,15 @@ mod outbox;
 mod peer;
 mod probe;
 mod punch;
+mod relay;
+mod relaying;
 mod replay;
+mod route;
 mod stun;
 mod transaction;
 
 pub use datagram::{Kind, classify_datagram};
-pub use node::{Mesh, MeshConfig};
+pub use node::{Datagram, Mesh, MeshConfig};
 pub use outbox::{MeshEvent, Transmit};
+pub use relay::RelayHeader;
+pub use route::Route;

@@ -10,8 +10,9 @@ use super::{
     datagram::{Kind, classify_datagram},
     nat,
     outbox::{MeshEvent, Outbox, Transmit},
-    peer::Peer,
+    peer::{Interest, Peer},
     probe::{self, ProbeKey, ShortId},
+    route::Route,
     stun::Stun,
     transaction::TransactionIds,
 };
@@ -38,16 +39,33 @@ pub struct MeshConfig {
     pub seed: [u8; 32],
 }
 
+/// What was in a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datagram<'a> {
+    /// It was for this room.
+    Taken,
+    /// A WireGuard message, straight or through a relay; nothing about it is verified.
+    WireGuard(&'a [u8]),
+    /// Nothing for anybody here.
+    Unknown,
+}
+
 /// One node of the mesh.
 pub struct Mesh {
-    own: Descriptor,
+    pub(super) own: Descriptor,
     hosts: Vec<SocketAddr>,
     seed: [u8; 32],
     stun: Stun,
-    peers: BTreeMap<PeerId, Peer>,
+    pub(super) peers: BTreeMap<PeerId, Peer>,
+    /// Where peers sent authenticated probes from: a hint, to be checked with the peer.
+    pub(super) sources: BTreeMap<SocketAddr, PeerId>,
+    /// When to look again who is asked to forward.
+    pub(super) next_relays: Option<Instant>,
+    /// Since when a peer has been without a direct path.
+    pub(super) lacking: BTreeMap<PeerId, Instant>,
     /// Peers that said goodbye. Their descriptors may linger at the rendezvous; their keys never come back.
     gone: BTreeSet<PeerId>,
-    out: Outbox,
+    pub(super) out: Outbox,
     /// No later than the earliest deadline.
     timeout: Option<Instant>,
     last_input: Instant,
@@ -72,6 +90,9 @@ impl Mesh {
             stun: Stun::new(config.stun_servers, &config.seed, now),
             seed: config.seed,
             peers: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            next_relays: None,
+            lacking: BTreeMap::new(),
             gone: BTreeSet::new(),
             out: Outbox::default(),
             timeout: None,
@@ -87,8 +108,8 @@ impl Mesh {
         self.own.clone()
     }
 
-    /// Where to send data for the peer; `None` while there is no path.
-    pub fn path(&self, peer: PeerId) -> Option<SocketAddr> {
+    /// How the peer is reached; `None` while there is no path.
+    pub fn path(&self, peer: PeerId) -> Option<Route> {
         self.peers.get(&peer)?.path()
     }
 
@@ -112,19 +133,33 @@ impl Mesh {
         } else {
             let key = ProbeKey::new(&probe_key, self.own.peer, id);
             let ids = TransactionIds::new(&self.seed, id.as_bytes());
-            self.peers.insert(id, Peer::new(found, key, ids, now));
+            // Workers have nothing to say to each other, but may have to forward.
+            let interest = match found.role == self.own.role {
+                true => Interest::Forwarding(now),
+                false => Interest::Link,
+            };
+            let peer = Peer::new(found, interest, (key, ids), now);
+            self.peers.insert(id, peer);
         }
+        self.look_for_relays(now);
         self.wake_for(id);
     }
 
-    /// A datagram came in on the data socket; `false` means that it is for WireGuard, or for nobody.
-    pub fn handle_datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> bool {
+    /// A datagram came in on the data socket.
+    pub fn handle_datagram<'a>(
+        &mut self,
+        from: SocketAddr,
+        bytes: &'a [u8],
+        now: Instant,
+    ) -> Datagram<'a> {
         match classify_datagram(bytes) {
             Kind::Stun => self.handle_stun(from, bytes, now),
-            Kind::Probe => self.handle_probe(from, bytes, now),
-            Kind::WireGuard | Kind::Unknown => return false,
+            Kind::Probe => self.handle_probe((Route::Direct(from), from), bytes, now),
+            Kind::Relayed => return self.handle_frame(from, bytes, now),
+            Kind::WireGuard => return Datagram::WireGuard(bytes),
+            Kind::Unknown => return Datagram::Unknown,
         }
-        true
+        Datagram::Taken
     }
 
     /// The peer sent WireGuard data that its session key authenticated.
@@ -160,22 +195,31 @@ impl Mesh {
         {
             self.out.tell(MeshEvent::PathDown { peer });
         }
+        self.look_for_relays(now);
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.note_time(now);
+        self.handle_relays(now);
         for peer in self.peers.values_mut() {
             peer.handle_timeout(now, &mut self.out);
+        }
+        if self.next_relays.is_none() && self.peers.values().any(Peer::needs_relay) {
+            self.look_for_relays(now);
         }
         self.serve_stun_wishes(now);
         self.stun.handle_timeout(now, &mut self.out);
         let peers = self.peers.values().filter_map(Peer::poll_timeout);
-        self.timeout = peers.chain(self.stun.poll_timeout()).min();
+        self.timeout = peers
+            .chain(self.stun.poll_timeout())
+            .chain(self.next_relays)
+            .min();
     }
 
     /// Returns the next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.forward_own();
         self.out.transmits.pop_front()
     }
 
@@ -189,10 +233,10 @@ impl Mesh {
         self.timeout
     }
 
-    /// Workers have nothing to say to each other, and there is one primary.
+    /// There is one primary.
     fn wants(&self, found: &Descriptor) -> bool {
         found.peer != self.own.peer
-            && found.role != self.own.role
+            && (found.role, self.own.role) != (Role::Primary, Role::Primary)
             && !self.gone.contains(&found.peer)
     }
 
@@ -224,7 +268,12 @@ impl Mesh {
         self.wake_at(self.stun.poll_timeout());
     }
 
-    fn handle_probe(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) {
+    pub(super) fn handle_probe(
+        &mut self,
+        (route, source): (Route, SocketAddr),
+        bytes: &[u8],
+        now: Instant,
+    ) {
         let Some((sender, receiver)) = probe::addressees(bytes) else {
             return;
         };
@@ -235,15 +284,23 @@ impl Mesh {
             return;
         };
         self.note_time(now);
-        if let Some(peer) = self.peers.get_mut(&id)
-            && peer.handle_probe(from, bytes, now, &mut self.out)
-        {
-            self.serve_stun_wishes(now);
-            self.wake_for(id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let before = peer.path();
+        if !peer.handle_probe((route, source), bytes, now, &mut self.out) {
+            return;
         }
+        let after = peer.path();
+        self.note_source(route, id);
+        if before != after {
+            self.look_for_relays(now);
+        }
+        self.serve_stun_wishes(now);
+        self.wake_for(id);
     }
 
-    fn peer_by_short_id(&self, short: ShortId) -> Option<PeerId> {
+    pub(super) fn peer_by_short_id(&self, short: ShortId) -> Option<PeerId> {
         let mut lowest = [0; 32];
         lowest[..short.len()].copy_from_slice(&short);
         let (id, _) = self.peers.range(PeerId(lowest)..).next()?;
@@ -251,7 +308,7 @@ impl Mesh {
     }
 
     /// Notices when this process was not run (frozen, suspended, starved): nobody else is to blame for that silence.
-    fn note_time(&mut self, now: Instant) {
+    pub(super) fn note_time(&mut self, now: Instant) {
         let due = self.timeout.map_or(now, |due| due.max(self.last_input));
         self.last_input = self.last_input.max(now);
         let gap = now.saturating_duration_since(due);
@@ -308,11 +365,11 @@ impl Mesh {
         hosts.chain(reflexive).collect()
     }
 
-    fn wake_for(&mut self, peer: PeerId) {
+    pub(super) fn wake_for(&mut self, peer: PeerId) {
         self.wake_at(self.peers.get(&peer).and_then(Peer::poll_timeout));
     }
 
-    fn wake_at(&mut self, at: Option<Instant>) {
+    pub(super) fn wake_at(&mut self, at: Option<Instant>) {
         self.timeout = self.timeout.into_iter().chain(at).min();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
+use super::route::Route;
 use crate::session::PeerId;
 
 /// One datagram to be sent from the node's data socket.
@@ -22,15 +23,15 @@ pub enum MeshEvent {
     PathUp {
         /// Who.
         peer: PeerId,
-        /// The address that answers.
-        remote: SocketAddr,
+        /// The way that answers.
+        route: Route,
     },
-    /// The peer is better reached at another address from now on.
+    /// The peer is better reached another way from now on.
     PathMoved {
         /// Who.
         peer: PeerId,
-        /// The address that answers.
-        remote: SocketAddr,
+        /// The way that answers.
+        route: Route,
     },
     /// The peer has been silent for too long to trust it with a job.
     PathSuspect {
@@ -56,11 +57,33 @@ pub enum MeshEvent {
 pub(super) struct Outbox {
     pub(super) transmits: VecDeque<Transmit>,
     pub(super) events: VecDeque<MeshEvent>,
+    /// What is to go through a relay: it finds its first hop when it is polled.
+    pub(super) relayed: VecDeque<Relayed>,
     /// A peer saw us change or cannot be heard: ask the STUN servers whether our mapping is still the same.
     pub(super) wants_stun: bool,
 }
 
+/// A datagram for a peer, through another.
+#[derive(Debug)]
+pub(super) struct Relayed {
+    pub(super) relay: PeerId,
+    pub(super) to: PeerId,
+    pub(super) payload: Vec<u8>,
+}
+
 impl Outbox {
+    /// Sends to a peer, this way.
+    pub(super) fn send_by(&mut self, route: Route, peer: PeerId, payload: Vec<u8>) {
+        match route {
+            Route::Direct(addr) => self.send(addr, payload),
+            Route::Relayed(relay) => self.relayed.push_back(Relayed {
+                relay,
+                to: peer,
+                payload,
+            }),
+        }
+    }
+
     pub(super) fn send(&mut self, to: SocketAddr, payload: Vec<u8>) {
         self.transmits.push_back(Transmit { to, payload });
     }

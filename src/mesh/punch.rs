@@ -2,11 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use super::transaction::TransactionId;
+use super::{route::Route, transaction::TransactionId};
 use crate::session::CandidateKind;
 
 /// How eagerly a candidate is pinged.
@@ -25,7 +24,7 @@ pub(super) enum Cadence {
 /// The probing of one candidate.
 #[derive(Debug)]
 pub(super) struct Punch {
-    pub(super) remote: SocketAddr,
+    pub(super) route: Route,
     pub(super) kind: CandidateKind,
     next: Instant,
     last_sent: Option<Instant>,
@@ -49,9 +48,9 @@ struct Outstanding {
 
 impl Punch {
     /// Starts at once.
-    pub(super) fn new(remote: SocketAddr, kind: CandidateKind, now: Instant) -> Self {
+    pub(super) fn new(route: Route, kind: CandidateKind, now: Instant) -> Self {
         Self {
-            remote,
+            route,
             kind,
             next: now,
             last_sent: None,
@@ -203,7 +202,7 @@ mod tests {
     )]
     fn punch() -> (Punch, Instant) {
         let now = Instant::now();
-        let remote = "192.0.2.1:4000".parse().unwrap();
+        let remote = Route::Direct("192.0.2.1:4000".parse().unwrap());
         (Punch::new(remote, CandidateKind::Host, now), now)
     }
 

@@ -26,7 +26,7 @@ use super::{
     wireguard::{self, Addressee},
 };
 use crate::{
-    mesh::{Mesh, MeshConfig, MeshEvent},
+    mesh::{Datagram, Mesh, MeshConfig, MeshEvent},
     session::{Descriptor, Identity, PeerId, SessionKeys},
 };
 
@@ -163,9 +163,9 @@ impl Driver {
             ..
         } = self;
         let received = socket.receive(|from, datagram| {
-            if mesh.handle_datagram(from, datagram, now) {
+            let Datagram::WireGuard(datagram) = mesh.handle_datagram(from, datagram, now) else {
                 return;
-            }
+            };
             let peer = match wireguard::addressee(datagram, identity) {
                 Some(Addressee::Peer(peer)) => peer,
                 Some(Addressee::Index(index)) => match by_index.get(&index) {
@@ -223,7 +223,7 @@ impl Driver {
     }
 
     fn handle_descriptor(&mut self, found: Descriptor, now: Instant) {
-        if found.peer == self.identity.peer() || found.role == self.mesh.descriptor().role {
+        if found.peer == self.identity.peer() {
             return;
         }
         let Ok(pair) = self
@@ -233,7 +233,8 @@ impl Driver {
             tracing::debug!(peer = %found.peer, "a descriptor with a weak key");
             return;
         };
-        if !self.links.contains_key(&found.peer) {
+        // Nodes of one role have no link, but may forward for each other.
+        if found.role != self.mesh.descriptor().role && !self.links.contains_key(&found.peer) {
             let Ok(seed) = random_seed() else { return };
             let parts = LinkParts {
                 me: &self.identity,
@@ -295,16 +296,11 @@ impl Driver {
             self.handle_mesh(event, now);
         }
         while let Some(transmit) = self.mesh.poll_transmit() {
-            self.socket.queue(transmit.to, &transmit.payload);
+            self.socket.queue(transmit.to, &[&transmit.payload]);
         }
         for (peer, link) in &mut self.links {
             link.note_rtt(self.mesh.rtt(*peer));
-            let outgoing = link.take_outgoing();
-            if let Some(remote) = link.remote() {
-                outgoing
-                    .iter()
-                    .for_each(|datagram| self.socket.queue(remote, datagram));
-            }
+            send(&mut self.socket, &self.mesh, *peer, &link.take_outgoing());
             for event in link.take_events() {
                 // Nobody listens while the program ends.
                 drop(self.events.send(event));
@@ -348,18 +344,29 @@ impl Driver {
     async fn say_goodbye(&mut self, reason: &str) {
         for _ in 0..2 {
             let now = now();
-            for link in self.links.values_mut() {
+            for (peer, link) in &mut self.links {
                 link.close(reason, now);
-                let outgoing = link.take_outgoing();
-                if let Some(remote) = link.remote() {
-                    outgoing
-                        .iter()
-                        .for_each(|datagram| self.socket.queue(remote, datagram));
-                }
+                send(&mut self.socket, &self.mesh, *peer, &link.take_outgoing());
             }
             self.socket.flush().await;
             tokio::time::sleep(GOODBYE_GAP).await;
         }
+    }
+}
+
+/// Puts a link's datagrams on their way, straight or through a relay. Without a path they are lost, as on the way.
+fn send(socket: &mut Socket, mesh: &Mesh, peer: PeerId, datagrams: &[Vec<u8>]) {
+    if datagrams.is_empty() {
+        return;
+    }
+    match mesh.first_hop(peer) {
+        Some((to, None)) => datagrams
+            .iter()
+            .for_each(|datagram| socket.queue(to, &[datagram])),
+        Some((to, Some(header))) => datagrams
+            .iter()
+            .for_each(|datagram| socket.queue(to, &[&header, datagram])),
+        None => {}
     }
 }
 

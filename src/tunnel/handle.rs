@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     event::LinkState,
+    mesh::Route,
     session::{Descriptor, Identity, NodeName, PeerId, Role, SessionKeys},
 };
 
@@ -53,8 +54,8 @@ pub enum TunnelEvent {
         state: LinkState,
         /// Why, in words.
         reason: String,
-        /// The path's far end, while there is one.
-        remote: Option<SocketAddr>,
+        /// How the peer is reached, while it is.
+        route: Option<Route>,
         /// Round-trip time of the path, once it is known.
         rtt: Option<Duration>,
     },

@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +18,7 @@ use super::{
 };
 use crate::{
     event::LinkState,
-    mesh::MeshEvent,
+    mesh::{MeshEvent, Route},
     session::{Descriptor, Identity, NodeName, PairKeys, PeerId, Role},
 };
 
@@ -29,7 +28,7 @@ pub(super) struct Link {
     name: NodeName,
     role: Role,
     state: LinkState,
-    remote: Option<SocketAddr>,
+    route: Option<Route>,
     rtt: Option<Duration>,
     wireguard: WireGuard,
     streams: Streams,
@@ -73,7 +72,7 @@ impl Link {
             name: peer.name.clone(),
             role: peer.role,
             state: LinkState::Down,
-            remote: None,
+            route: None,
             rtt: None,
             wireguard,
             streams,
@@ -88,11 +87,6 @@ impl Link {
         Ok(link)
     }
 
-    /// Where datagrams go.
-    pub(super) fn remote(&self) -> Option<SocketAddr> {
-        self.remote
-    }
-
     /// True once the peer said goodbye.
     pub(super) fn has_departed(&self) -> bool {
         self.departed
@@ -105,8 +99,8 @@ impl Link {
     /// The mesh has news of this peer's path.
     pub(super) fn handle_mesh(&mut self, event: MeshEvent, now: Instant) {
         match event {
-            MeshEvent::PathUp { remote, .. } => self.handle_path_up(remote, now),
-            MeshEvent::PathMoved { remote, .. } => self.remote = Some(remote),
+            MeshEvent::PathUp { route, .. } => self.handle_path_up(route, now),
+            MeshEvent::PathMoved { route, .. } => self.handle_path_moved(route),
             MeshEvent::PathSuspect { silent_for, .. } => self.handle_path_suspect(silent_for),
             MeshEvent::PathRecovered { .. } => self.handle_path_recovered(),
             MeshEvent::PathDown { .. } => self.handle_path_down(now),
@@ -115,11 +109,22 @@ impl Link {
     }
 
     /// A path was proven, for the first time or again.
-    fn handle_path_up(&mut self, remote: SocketAddr, now: Instant) {
-        self.remote = Some(remote);
+    fn handle_path_up(&mut self, route: Route, now: Instant) {
+        self.route = Some(route);
         self.enter(LinkState::Handshaking, "a path was found");
         self.wireguard.handle_path(now);
         self.drive(now);
+    }
+
+    /// There is a better way, or the old one failed; streams do not notice.
+    fn handle_path_moved(&mut self, route: Route) {
+        let was = self.route.replace(route).and_then(Route::relay);
+        match (was, route.relay()) {
+            (Some(_), None) => self.tell("a direct path was found"),
+            (None, Some(_)) => self.tell("the direct path failed"),
+            (Some(old), Some(new)) if old != new => self.tell("another relay is better"),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
     }
 
     /// The peer is silent.
@@ -141,7 +146,7 @@ impl Link {
 
     /// The peer was silent for too long: its streams fail now, so that their jobs can go elsewhere.
     fn handle_path_down(&mut self, now: Instant) {
-        self.remote = None;
+        self.route = None;
         self.break_streams();
         self.streams.close("the path went down", now);
         self.enter(LinkState::Down, "no answer on any path");
@@ -214,7 +219,7 @@ impl Link {
 
     /// When [`Link::handle_timeout`] is due.
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
-        self.remote?;
+        self.route?;
         self.wireguard
             .poll_timeout()
             .into_iter()
@@ -273,7 +278,7 @@ impl Link {
                 by_peer: false,
             } => {
                 self.break_streams();
-                if self.remote.is_some() {
+                if self.route.is_some() {
                     self.enter(LinkState::Handshaking, &reason);
                     self.wireguard.handle_path(now);
                 }
@@ -330,13 +335,17 @@ impl Link {
             return;
         }
         self.state = state;
+        self.tell(reason);
+    }
+
+    fn tell(&mut self, reason: &str) {
         self.events.push(TunnelEvent::Link {
             peer: self.peer,
             name: self.name.clone(),
             role: self.role,
-            state,
+            state: self.state,
             reason: reason.to_owned(),
-            remote: self.remote,
+            route: self.route,
             rtt: self.rtt,
         });
     }

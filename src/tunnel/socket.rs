@@ -82,21 +82,24 @@ impl Socket {
         Ok(())
     }
 
-    /// Puts a datagram into the current batch, or begins a new one.
-    pub(super) fn queue(&mut self, to: SocketAddr, datagram: &[u8]) {
+    /// Puts a datagram, given in parts, into the current batch, or begins a new one.
+    pub(super) fn queue(&mut self, to: SocketAddr, parts: &[&[u8]]) {
         let most = self.state.max_gso_segments().clamp(1, SEGMENTS);
+        let len = parts.iter().map(|part| part.len()).sum();
         if let Some(batch) = self.pending.last_mut()
-            && batch.takes(to, datagram.len(), most)
+            && batch.takes(to, len, most)
         {
-            batch.bytes.extend(datagram);
+            parts
+                .iter()
+                .for_each(|part| batch.bytes.extend_from_slice(part));
             // A shorter datagram ends its batch: segments have one size.
-            batch.full = datagram.len() < batch.segment;
+            batch.full = len < batch.segment;
             return;
         }
         self.pending.push(Batch {
             to,
-            segment: datagram.len(),
-            bytes: datagram.to_vec(),
+            segment: len,
+            bytes: parts.concat(),
             full: false,
         });
     }

@@ -102,6 +102,7 @@ fn payload(bytes: &[u8]) -> &'static str {
     match classify_datagram(bytes) {
         Kind::Stun => "stun",
         Kind::Probe => "probe",
+        Kind::Relayed => "relayed",
         Kind::WireGuard => "wireguard",
         Kind::Unknown => "something else",
     }

@@ -13,6 +13,7 @@ mod hostile;
 mod liveness;
 mod nat;
 mod properties;
+mod relay;
 mod rng;
 mod stun_server;
 mod world;

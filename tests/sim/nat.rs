@@ -36,7 +36,7 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     /// Two minutes, as RFC 4787 asks for, and no hairpin.
-    pub(crate) fn new(mapping: Dependence, filtering: Dependence) -> Self {
+    pub(crate) const fn new(mapping: Dependence, filtering: Dependence) -> Self {
         Self {
             mapping,
             filtering,

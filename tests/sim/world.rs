@@ -7,7 +7,7 @@ use std::{
 };
 
 use distmesh::{
-    mesh::{Mesh, MeshConfig, MeshEvent},
+    mesh::{Datagram, Mesh, MeshConfig, MeshEvent, Route},
     session::{Descriptor, NodeName, PeerId, Role},
 };
 
@@ -208,10 +208,26 @@ impl World {
 
     /// Both have a path to the other.
     pub(crate) fn are_connected(&self, a: HostId, b: HostId) -> bool {
+        self.route(a, b).is_some() && self.route(b, a).is_some()
+    }
+
+    /// Both reach the other without a relay.
+    pub(crate) fn are_direct(&self, a: HostId, b: HostId) -> bool {
         self.path(a, b).is_some() && self.path(b, a).is_some()
     }
 
+    /// Both reach the other through a relay.
+    pub(crate) fn are_relayed(&self, a: HostId, b: HostId) -> bool {
+        let relayed = |from, to| self.route(from, to).and_then(Route::relay).is_some();
+        relayed(a, b) && relayed(b, a)
+    }
+
+    /// The direct path.
     pub(crate) fn path(&self, from: HostId, to: HostId) -> Option<SocketAddr> {
+        self.route(from, to)?.direct()
+    }
+
+    pub(crate) fn route(&self, from: HostId, to: HostId) -> Option<Route> {
         self.mesh(from).path(self.peer_id(to))
     }
 
@@ -251,6 +267,12 @@ impl World {
         self.hosts[host.0].cut = cut;
     }
 
+    /// The NAT is another one from now on, and has forgotten all mappings.
+    pub(crate) fn set_behaviour(&mut self, nat: NatId, behaviour: Behaviour) {
+        self.nats[nat.0].behaviour = behaviour;
+        self.wipe(nat);
+    }
+
     /// The NAT forgets all mappings.
     pub(crate) fn wipe(&mut self, nat: NatId) {
         self.nats[nat.0].wipe();
@@ -258,7 +280,9 @@ impl World {
 
     /// A datagram comes in at a node, from whoever it claims to be.
     pub(crate) fn inject(&mut self, node: HostId, from: SocketAddr, bytes: &[u8]) -> bool {
-        self.with_mesh(node, |mesh, now| mesh.handle_datagram(from, bytes, now))
+        self.with_mesh(node, |mesh, now| {
+            mesh.handle_datagram(from, bytes, now) == Datagram::Taken
+        })
     }
 
     /// Calls one input of a node's mesh and sees to what comes of it.

@@ -36,7 +36,6 @@ mod peer;
 mod probe;
 mod punch;
 mod relay;
-mod relaying;
 mod replay;
 mod route;
 mod stun;

@@ -1,5 +1,7 @@
 //! The whole node: its own addresses, and one [`Peer`] for each node that it talks to.
 
+mod relaying;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -52,20 +54,20 @@ pub enum Datagram<'a> {
 
 /// One node of the mesh.
 pub struct Mesh {
-    pub(super) own: Descriptor,
+    own: Descriptor,
     hosts: Vec<SocketAddr>,
     seed: [u8; 32],
     stun: Stun,
-    pub(super) peers: BTreeMap<PeerId, Peer>,
+    peers: BTreeMap<PeerId, Peer>,
     /// Where peers sent authenticated probes from: a hint, to be checked with the peer.
-    pub(super) sources: BTreeMap<SocketAddr, PeerId>,
+    sources: BTreeMap<SocketAddr, PeerId>,
     /// When to look again who is asked to forward.
-    pub(super) next_relays: Option<Instant>,
+    next_relays: Option<Instant>,
     /// Since when a peer has been without a direct path.
-    pub(super) lacking: BTreeMap<PeerId, Instant>,
+    lacking: BTreeMap<PeerId, Instant>,
     /// Peers that said goodbye. Their descriptors may linger at the rendezvous; their keys never come back.
     gone: BTreeSet<PeerId>,
-    pub(super) out: Outbox,
+    out: Outbox,
     /// No later than the earliest deadline.
     timeout: Option<Instant>,
     last_input: Instant,
@@ -268,12 +270,7 @@ impl Mesh {
         self.wake_at(self.stun.poll_timeout());
     }
 
-    pub(super) fn handle_probe(
-        &mut self,
-        (route, source): (Route, SocketAddr),
-        bytes: &[u8],
-        now: Instant,
-    ) {
+    fn handle_probe(&mut self, (route, source): (Route, SocketAddr), bytes: &[u8], now: Instant) {
         let Some((sender, receiver)) = probe::addressees(bytes) else {
             return;
         };
@@ -300,7 +297,7 @@ impl Mesh {
         self.wake_for(id);
     }
 
-    pub(super) fn peer_by_short_id(&self, short: ShortId) -> Option<PeerId> {
+    fn peer_by_short_id(&self, short: ShortId) -> Option<PeerId> {
         let mut lowest = [0; 32];
         lowest[..short.len()].copy_from_slice(&short);
         let (id, _) = self.peers.range(PeerId(lowest)..).next()?;
@@ -308,7 +305,7 @@ impl Mesh {
     }
 
     /// Notices when this process was not run (frozen, suspended, starved): nobody else is to blame for that silence.
-    pub(super) fn note_time(&mut self, now: Instant) {
+    fn note_time(&mut self, now: Instant) {
         let due = self.timeout.map_or(now, |due| due.max(self.last_input));
         self.last_input = self.last_input.max(now);
         let gap = now.saturating_duration_since(due);
@@ -365,11 +362,11 @@ impl Mesh {
         hosts.chain(reflexive).collect()
     }
 
-    pub(super) fn wake_for(&mut self, peer: PeerId) {
+    fn wake_for(&mut self, peer: PeerId) {
         self.wake_at(self.peers.get(&peer).and_then(Peer::poll_timeout));
     }
 
-    pub(super) fn wake_at(&mut self, at: Option<Instant>) {
+    fn wake_at(&mut self, at: Option<Instant>) {
         self.timeout = self.timeout.into_iter().chain(at).min();
     }
 }

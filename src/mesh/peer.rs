@@ -1,7 +1,9 @@
 //! One peer: its candidates, the path among them, and whether it is there.
 
+mod relaying;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -44,6 +46,8 @@ pub(super) struct Peer {
     liveness: Liveness,
     /// Where the peer last saw this node, by the address that was pinged.
     observed: Option<(Route, SocketAddr)>,
+    /// Peer-reflexive candidates learnt since a moment.
+    learnt: (Instant, u32),
     /// Asleep, and what that takes has been done.
     is_resting: bool,
 }
@@ -67,6 +71,7 @@ impl Peer {
             up_since: now,
             liveness: Liveness::new(now),
             observed: None,
+            learnt: (now, 0),
             is_resting: interest != Interest::Link,
             descriptor,
         };
@@ -92,78 +97,6 @@ impl Peer {
     pub(super) fn answers_at(&self, addr: SocketAddr, now: Instant) -> bool {
         let punch = self.punches.get(&Route::Direct(addr));
         punch.is_some_and(|punch| punch.answered_within(PROVEN_FOR, now))
-    }
-
-    pub(super) fn is_for_link(&self) -> bool {
-        self.interest == Interest::Link
-    }
-
-    /// Whether nobody needs the peer at the moment.
-    pub(super) fn is_asleep(&self, now: Instant) -> bool {
-        matches!(self.interest, Interest::Forwarding(until) if until <= now)
-    }
-
-    /// The peer is needed for forwarding, for a while from now.
-    pub(super) fn wake(&mut self, now: Instant) {
-        if self.is_for_link() {
-            return;
-        }
-        if self.is_asleep(now) {
-            self.is_resting = false;
-            self.path = None;
-            self.liveness = Liveness::new(now);
-            self.restart(now);
-        }
-        self.interest = Interest::Forwarding(now + FORWARDING);
-    }
-
-    /// Whether there has ever been a path.
-    pub(super) fn had_path(&self) -> bool {
-        self.liveness.state() != State::Punching
-    }
-
-    /// Whether the direct path is missing or in doubt.
-    pub(super) fn needs_relay(&self) -> bool {
-        self.is_for_link() && (self.liveness.state() != State::Up || self.direct_path().is_none())
-    }
-
-    /// Knocks through these peers, and no others, unless they just answered.
-    pub(super) fn set_relays(&mut self, relays: &BTreeSet<PeerId>, now: Instant) {
-        let path = self.path();
-        self.punches.retain(|route, punch| {
-            route.relay().is_none_or(|relay| {
-                relays.contains(&relay)
-                    || (!relays.is_empty() && punch.answered_within(PROVEN_FOR, now))
-                    || path == Some(*route)
-            })
-        });
-        for relay in relays {
-            let route = Route::Relayed(*relay);
-            self.punches
-                .entry(route)
-                .or_insert_with(|| Punch::new(route, CandidateKind::Relayed, now));
-        }
-    }
-
-    /// The relay itself cannot be reached any more.
-    pub(super) fn handle_relay_lost(&mut self, relay: PeerId, now: Instant, out: &mut Outbox) {
-        let lost = Route::Relayed(relay);
-        if self.punches.remove(&lost).is_none() || self.path != Some(lost) {
-            return;
-        }
-        let other = self
-            .punches
-            .values()
-            .filter(|punch| punch.answered_within(PROVEN_FOR, now))
-            .min_by_key(|punch| (punch.route.relay().is_some(), punch.rtt()));
-        self.path = other.map(|punch| punch.route).or(self.path);
-        if let Some(route) = self.path.filter(|route| *route != lost) {
-            out.tell(MeshEvent::PathMoved {
-                peer: self.id,
-                route,
-            });
-        }
-        self.restart(now);
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
@@ -269,17 +202,6 @@ impl Peer {
         pings.chain(self.liveness.poll_timeout()).chain(until).min()
     }
 
-    /// Nobody needs the peer: its packets may be answered, but none are sent.
-    fn rest(&mut self, out: &mut Outbox) {
-        if self.path.take().is_some() {
-            out.tell(MeshEvent::PathDown { peer: self.id });
-        }
-        self.is_resting = true;
-        self.observed = None;
-        self.punches
-            .retain(|_, punch| punch.kind != CandidateKind::PeerReflexive);
-    }
-
     fn has_path(&self) -> bool {
         matches!(self.liveness.state(), State::Up | State::Suspect)
     }
@@ -317,12 +239,21 @@ impl Peer {
         }
         let kind = match from {
             Route::Relayed(_) if self.needs_relay() => CandidateKind::Relayed,
-            Route::Direct(addr) if nat::is_usable(addr) && self.make_room_for_reflexive(now) => {
+            Route::Direct(addr) if nat::is_usable(addr) && self.may_learn_reflexive(now) => {
                 CandidateKind::PeerReflexive
             }
             Route::Relayed(_) | Route::Direct(_) => return,
         };
         self.punches.insert(from, Punch::new(from, kind, now));
+    }
+
+    /// Two dependent mappings that let everybody in show each other a new address with every probe: that chase has no end.
+    fn may_learn_reflexive(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.learnt.0) >= LEARNING {
+            self.learnt = (now, 0);
+        }
+        self.learnt.1 += 1;
+        self.learnt.1 <= MAX_LEARNT && self.make_room_for_reflexive(now)
     }
 
     /// Drops the peer-reflexive candidate that has been of no use for longest, if there are too many.
@@ -437,13 +368,18 @@ impl Peer {
         match self.liveness.state() {
             State::Suspect => Cadence::Burst,
             State::Up if self.path == Some(route) => Cadence::Path,
-            // A direct path is worth a packet a second.
-            State::Up if is_relayed && route.relay().is_none() => Cadence::Knock,
+            // A direct path is worth a packet a second and address that the peer names.
+            State::Up if is_relayed && self.is_published(route) => Cadence::Knock,
             State::Up if now.saturating_duration_since(self.up_since) >= KEEP_KNOCKING => {
                 Cadence::Standby
             }
             State::Up | State::Punching | State::Down => Cadence::Knock,
         }
+    }
+
+    fn is_published(&self, route: Route) -> bool {
+        let mut published = self.descriptor.candidates.iter();
+        published.any(|candidate| Some(candidate.addr) == route.direct())
     }
 
     fn send_due(&mut self, now: Instant, out: &mut Outbox) {
@@ -486,6 +422,9 @@ impl Peer {
 const MAX_PUBLISHED: usize = 32;
 /// A peer behind a dependent NAT shows one address a mapping; more at a time is noise.
 const MAX_REFLEXIVE: usize = 8;
+/// A mapping that changes is one new address; a restarted burst from several is a few.
+const MAX_LEARNT: u32 = 8;
+const LEARNING: Duration = Duration::from_secs(5);
 /// Two standby rounds without an answer or a ping and then some: the mapping is gone.
 const REFLEXIVE_LIFETIME: Duration = Duration::from_secs(30);
 /// One lost ping is weather; two are a reason to look for other ways.
@@ -494,5 +433,3 @@ const FALTERING: u32 = 2;
 const KEEP_KNOCKING: Duration = Duration::from_secs(3);
 /// Three of a standby's rounds of 5 s: an answer this old still says where a peer is.
 const PROVEN_FOR: Duration = Duration::from_secs(15);
-/// Whoever needs a forwarder says so at least every 5 s.
-const FORWARDING: Duration = Duration::from_secs(15);

@@ -6,15 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    datagram::{Kind, classify_datagram},
-    node::{Datagram, Mesh},
-    outbox::Relayed,
-    probe::short_id,
-    relay::{self, Relay, RelayHeader},
-    route::Route,
+use super::{Datagram, Mesh};
+use crate::{
+    mesh::{
+        datagram::{Kind, classify_datagram},
+        outbox::Relayed,
+        probe::short_id,
+        relay::{self, Relay, RelayHeader},
+        route::Route,
+    },
+    session::{PeerId, Role},
 };
-use crate::session::{PeerId, Role};
 
 impl Mesh {
     /// Where a datagram for the peer goes first, and what has to be put in front of it.

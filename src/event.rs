@@ -219,6 +219,12 @@ pub struct WorkerView {
     pub state: LinkState,
     /// `direct` or `relayed`, once there is a path.
     pub path: Option<String>,
+    /// The worker that forwards, while the path is relayed.
+    pub relay: Option<String>,
+    /// What its NAT does, as far as it knows: `none`, `endpoint-independent`, …
+    pub nat: Option<String>,
+    /// Why the link is in this state, or why there is none.
+    pub reason: Option<String>,
     /// From the session's start until its link was first up, in milliseconds.
     pub up_after_ms: Option<u64>,
     /// Smoothed round-trip time of the link in microseconds.

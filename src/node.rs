@@ -1,6 +1,7 @@
 //! What both roles begin with: an identity, a tunnel, and an exchange of descriptors that feeds it.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -13,7 +14,9 @@ use tokio::{
 
 use crate::{
     rendezvous::{self, ExchangeConfig, Notice, Rendezvous},
-    session::{Descriptor, Identity, IdentityError, NodeName, Role, SessionKeys, SessionName},
+    session::{
+        Descriptor, Identity, IdentityError, NodeName, PeerId, Role, SessionKeys, SessionName,
+    },
     tunnel::{Tunnel, TunnelConfig, TunnelError, TunnelEvent},
 };
 
@@ -46,10 +49,14 @@ pub enum NodeError {
     Tunnel(#[from] TunnelError),
 }
 
+/// Descriptors by whose they are.
+pub type Book = BTreeMap<PeerId, Descriptor>;
+
 /// A running node: linked, or trying to be, with every peer it hears of.
 pub struct Node {
     /// Streams to peers.
     pub tunnel: Tunnel,
+    book: watch::Sender<Book>,
     quick: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     exchange: JoinHandle<()>,
@@ -90,9 +97,11 @@ impl Node {
             quick: quick_wanted,
             stop: stopped,
         }));
-        let feeder = tokio::spawn(feed(descriptors, tunnel.clone()));
+        let (book, _) = watch::channel(Book::new());
+        let feeder = tokio::spawn(feed(descriptors, tunnel.clone(), book.clone()));
         let node = Self {
             tunnel,
+            book,
             quick,
             stop,
             exchange,
@@ -105,6 +114,22 @@ impl Node {
                 rendezvous: notice_events,
             },
         ))
+    }
+
+    /// A peer told us of itself or of somebody else.
+    pub fn learn(&self, descriptor: Descriptor) {
+        learn(descriptor, &self.tunnel, &self.book);
+    }
+
+    /// The peer is gone: nobody needs to hear of it any more.
+    pub fn forget(&self, peer: PeerId) {
+        self.book
+            .send_if_modified(|book| book.remove(&peer).is_some());
+    }
+
+    /// Everybody's newest descriptor, but our own.
+    pub fn book(&self) -> watch::Receiver<Book> {
+        self.book.subscribe()
     }
 
     /// Polls the rendezvous often (nobody is linked, or somebody is silent) or seldom (all is well).
@@ -130,8 +155,26 @@ impl Node {
     }
 }
 
-async fn feed(mut descriptors: mpsc::Receiver<Descriptor>, tunnel: Tunnel) {
+async fn feed(
+    mut descriptors: mpsc::Receiver<Descriptor>,
+    tunnel: Tunnel,
+    book: watch::Sender<Book>,
+) {
     while let Some(descriptor) = descriptors.recv().await {
+        learn(descriptor, &tunnel, &book);
+    }
+}
+
+fn learn(descriptor: Descriptor, tunnel: &Tunnel, book: &watch::Sender<Book>) {
+    let news = book.send_if_modified(|book| {
+        let known = book.get(&descriptor.peer).map(Descriptor::version);
+        let news = known.is_none_or(|known| known < descriptor.version());
+        if news {
+            book.insert(descriptor.peer, descriptor.clone());
+        }
+        news
+    });
+    if news {
         tunnel.peer_found(descriptor);
     }
 }

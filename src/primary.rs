@@ -237,13 +237,14 @@ impl Desk {
                 role: Role::Worker,
                 state,
                 reason,
+                route,
+                nat,
                 rtt,
-                ..
             } => {
                 self.say(Event::Link(LinkChange {
                     peer: name.to_string(),
                     state,
-                    reason,
+                    reason: reason.clone(),
                 }));
                 let since_start_ms = now().duration_since(self.began).as_millis() as u64;
                 let rtt_us = rtt.map(|rtt| rtt.as_micros() as u64);
@@ -252,6 +253,9 @@ impl Desk {
                     name,
                     state,
                     rtt_us,
+                    route,
+                    nat,
+                    reason,
                     since_start_ms,
                 }) {
                     self.converse(peer);
@@ -259,6 +263,7 @@ impl Desk {
                 self.tell_dispatch(peer);
             }
             TunnelEvent::PeerClosed { peer, .. } => {
+                self.node.forget(peer);
                 self.roster.handle_gone(peer);
                 self.tell_dispatch(peer);
                 self.dispatch.remove_worker(peer);
@@ -275,6 +280,15 @@ impl Desk {
                 self.roster.handle_offer(peer, offer);
                 self.say_admissions();
                 self.tell_dispatch(peer);
+            }
+            Heard::Message {
+                peer,
+                message: ToPrimary::Moved(descriptor),
+            } => {
+                // A worker speaks for itself alone.
+                if descriptor.peer == peer {
+                    self.node.learn(*descriptor);
+                }
             }
             Heard::Message {
                 peer,
@@ -315,6 +329,8 @@ impl Desk {
             peer,
             tunnel: self.node.tunnel.clone(),
             inbox: self.inbox.clone(),
+            me: self.node.tunnel.descriptor(),
+            book: self.node.book(),
             goodbye: self.goodbye.subscribe(),
         };
         tokio::spawn(conversation.run());

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::admission::CompilerIdentity;
+use crate::{admission::CompilerIdentity, session::Descriptor};
 
 /// The first byte of every stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ impl StreamKind {
 pub enum ToPrimary {
     /// First message, and again whenever something in it changed.
     Offer(Offer),
+    /// The worker's descriptor as it is now: a new mapping is known here before the rendezvous tells.
+    Moved(Box<Descriptor>),
     /// The worker is about to stop: send no more jobs; those running are finished.
     Leaving {
         /// Why, for a person.
@@ -62,6 +64,8 @@ pub enum ToWorker {
         /// distmesh's version.
         version: String,
     },
+    /// Somebody's descriptor, the primary's own or another worker's: who may have to relay is known without the rendezvous.
+    Met(Box<Descriptor>),
     /// The primary is done.
     Goodbye {
         /// Why, for a person.

@@ -76,7 +76,12 @@ pub async fn run(
     });
     let (said, hears) = mpsc::channel(QUEUE);
     let serving = Serving {
-        desk: Arc::new(Desk::new(offers, config.daemon.addr(), said)),
+        desk: Arc::new(Desk::new(
+            offers,
+            node.tunnel.descriptor(),
+            config.daemon.addr(),
+            said,
+        )),
         slots: config.slots,
         once: config.once,
         wait_primary: config.wait_primary,
@@ -141,6 +146,10 @@ impl Serving {
             let ended = match input {
                 Input::Tunnel(event) => self.handle_tunnel(event),
                 Input::Rendezvous(notice) => self.tell(WorkerNews::Notice(notice.to_string())),
+                Input::Said(PrimarySaid::Met(descriptor)) => {
+                    node.learn(*descriptor);
+                    None
+                }
                 Input::Said(said) => self.handle_said(said),
                 Input::Daemon(event) => self.handle_daemon(event),
                 Input::Health => self.handle_health(&health.borrow_and_update().clone()),
@@ -207,6 +216,7 @@ impl Serving {
 
     fn handle_said(&mut self, said: PrimarySaid) -> Option<String> {
         match said {
+            PrimarySaid::Met(_) => None,
             PrimarySaid::Goodbye { reason } => self.ends_after_goodbye(&reason),
             PrimarySaid::Nonsense { reason } => self.tell(WorkerNews::Notice(reason)),
             PrimarySaid::JobFailed { reason } => self.tell(WorkerNews::Notice(reason)),

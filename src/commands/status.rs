@@ -7,7 +7,7 @@ use crate::{
     cli::StatusArgs,
     control::{Request, Status},
     error::{Failure, OrFail},
-    event::WorkerView,
+    event::{LinkState, WorkerView},
     ui::Ui,
 };
 
@@ -43,8 +43,8 @@ fn table(status: &Status) -> String {
     // Writing into a String cannot fail.
     let _ = writeln!(
         text,
-        "{NAME:width$}  {:13}{:>5} {:>7} {:>9}  up after",
-        "link", "slots", "jobs", "RTT"
+        "{NAME:width$}  {:13}{:>5} {:>7} {:>9}  {:8}  {:27}  path",
+        "link", "slots", "jobs", "RTT", "up after", "NAT"
     );
     for worker in &status.workers {
         let _ = writeln!(text, "{}", row(worker, width));
@@ -61,9 +61,23 @@ fn row(worker: &WorkerView, width: usize) -> String {
         .up_after_ms
         .map_or_else(unknown, |ms| format!("{:.1} s", ms as f64 / 1e3));
     format!(
-        "{:width$}  {:13}{:>5} {:>7} {rtt:>9}  {up_after}",
-        worker.name, worker.state, worker.slots, worker.jobs
+        "{:width$}  {:13}{:>5} {:>7} {rtt:>9}  {up_after:8}  {:27}  {}",
+        worker.name,
+        worker.state,
+        worker.slots,
+        worker.jobs,
+        worker.nat.as_deref().unwrap_or("-"),
+        how(worker)
     )
+}
+
+/// The way to a worker that is up; why there is none to the others.
+fn how(worker: &WorkerView) -> String {
+    match (worker.state, &worker.path, &worker.relay) {
+        (LinkState::Up, Some(path), Some(relay)) => format!("{path} by {relay}"),
+        (LinkState::Up, Some(path), None) => path.clone(),
+        _ => worker.reason.clone().unwrap_or_default(),
+    }
 }
 
 const NAME: &str = "worker";
@@ -71,7 +85,6 @@ const NAME: &str = "worker";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::LinkState;
 
     #[test]
     fn the_table_has_a_row_a_worker_and_says_when_there_is_none() {
@@ -80,7 +93,10 @@ mod tests {
             slots: 4,
             jobs: 120,
             state: LinkState::Up,
-            path: Some("direct".into()),
+            path: Some("relayed".into()),
+            relay: Some("cellar".into()),
+            nat: Some("endpoint-independent".into()),
+            reason: Some("connected".into()),
             up_after_ms: Some(740),
             rtt_us: Some(1500),
         };
@@ -93,7 +109,14 @@ mod tests {
         };
         let text = table(&status);
         let row: Vec<&str> = text.lines().last().unwrap().split_whitespace().collect();
-        assert_eq!(row, ["attic", "up", "4", "120", "1.5", "ms", "0.7", "s"]);
+        assert_eq!(
+            row[..8],
+            ["attic", "up", "4", "120", "1.5", "ms", "0.7", "s"]
+        );
+        assert_eq!(row[8..].join(" "), "endpoint-independent relayed by cellar");
+        status.workers[0].state = LinkState::Down;
+        status.workers[0].reason = Some("no answer on any path".into());
+        assert!(table(&status).ends_with("no answer on any path\n"));
         status.workers.clear();
         assert!(table(&status).contains("no worker yet"));
     }

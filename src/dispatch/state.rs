@@ -189,6 +189,9 @@ impl State {
             jobs: self.answered.get(&worker.peer).copied().unwrap_or(0),
             state: worker.state,
             path: None,
+            relay: None,
+            nat: None,
+            reason: None,
             up_after_ms: None,
             rtt_us: None,
         };

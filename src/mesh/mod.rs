@@ -31,6 +31,7 @@ mod datagram;
 mod liveness;
 mod nat;
 mod node;
+mod obstacle;
 mod outbox;
 mod peer;
 mod probe;
@@ -43,6 +44,7 @@ mod transaction;
 
 pub use datagram::{Kind, classify_datagram};
 pub use node::{Datagram, Mesh, MeshConfig};
+pub use obstacle::Obstacle;
 pub use outbox::{MeshEvent, Transmit};
 pub use relay::RelayHeader;
 pub use route::Route;

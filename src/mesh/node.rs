@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::relaying::Lacking;
 use super::{
     datagram::{Kind, classify_datagram},
     nat,
@@ -64,7 +65,9 @@ pub struct Mesh {
     /// When to look again who is asked to forward.
     next_relays: Option<Instant>,
     /// Since when a peer has been without a direct path.
-    lacking: BTreeMap<PeerId, Instant>,
+    lacking: BTreeMap<PeerId, Lacking>,
+    /// Since when no peer at all has been reachable, and how often that was said.
+    stuck: Option<(Instant, u32)>,
     /// Peers that said goodbye. Their descriptors may linger at the rendezvous; their keys never come back.
     gone: BTreeSet<PeerId>,
     out: Outbox,
@@ -95,6 +98,7 @@ impl Mesh {
             sources: BTreeMap::new(),
             next_relays: None,
             lacking: BTreeMap::new(),
+            stuck: None,
             gone: BTreeSet::new(),
             out: Outbox::default(),
             timeout: None,

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
-use super::route::Route;
+use super::{obstacle::Obstacle, route::Route};
 use crate::session::PeerId;
 
 /// One datagram to be sent from the node's data socket.
@@ -45,6 +45,16 @@ pub enum MeshEvent {
         /// Who.
         peer: PeerId,
     },
+    /// The peer has not been reachable for a while; probing goes on.
+    Unreachable {
+        /// Who.
+        peer: PeerId,
+        /// Why, as far as can be told.
+        obstacle: Obstacle,
+    },
+    /// No peer at all has been reachable for a while: what the NAT remembers of this socket may be the reason, and a fresh one
+    /// the cure.
+    Stuck,
     /// The peer is not reachable any more, said goodbye, or was replaced by its restarted self.
     PathDown {
         /// Who.

@@ -83,9 +83,13 @@ pub(super) fn choose(
 
 /// Whether two nodes may well have no direct path: a mapping that depends on the destination meets another one, or a filter.
 pub(super) fn is_hard(a: NatClass, b: NatClass) -> bool {
-    let dependent = |class| hardness(class) > hardness(NatClass::Unknown);
     let open = |class| class == NatClass::None;
-    (dependent(a) && !open(b)) || (dependent(b) && !open(a))
+    (is_dependent(a) && !open(b)) || (is_dependent(b) && !open(a))
+}
+
+/// Whether every destination may see another address.
+pub(super) fn is_dependent(class: NatClass) -> bool {
+    hardness(class) > hardness(NatClass::Unknown)
 }
 
 fn hardness(class: NatClass) -> u8 {

@@ -7,7 +7,8 @@ use tokio::{
 
 use crate::{
     admission::CompilerIdentity,
-    session::PeerId,
+    node::Book,
+    session::{Descriptor, PeerId},
     tunnel::{RecvStream, Tunnel},
     wire::{StreamKind, ToPrimary, ToWorker},
 };
@@ -30,6 +31,9 @@ pub(super) struct Conversation {
     pub(super) peer: PeerId,
     pub(super) tunnel: Tunnel,
     pub(super) inbox: mpsc::Sender<Heard>,
+    /// Our own descriptor, and everybody else's: the worker hears of each, once a version.
+    pub(super) me: watch::Receiver<Descriptor>,
+    pub(super) book: watch::Receiver<Book>,
     pub(super) goodbye: watch::Receiver<Option<String>>,
 }
 
@@ -62,8 +66,22 @@ impl Conversation {
             return Ok(());
         }
         let mut lines = BufReader::new(stream.recv);
+        let mut told = Book::new();
+        self.book.mark_changed();
         loop {
             tokio::select! {
+                Ok(()) = self.book.changed() => {
+                    let news = news(&self.book.borrow_and_update(), self.peer, &mut told);
+                    if stream.send.write_all(&news).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Ok(()) = self.me.changed() => {
+                    let me = Box::new(self.me.borrow_and_update().clone());
+                    if stream.send.write_all(&line(&ToWorker::Met(me))).await.is_err() {
+                        return Ok(());
+                    }
+                }
                 message = next_message(&mut lines) => match message? {
                     Some(message) => drop(self.inbox.send(Heard::Message { peer: self.peer, message }).await),
                     None => return Ok(()),
@@ -78,6 +96,22 @@ impl Conversation {
             }
         }
     }
+}
+
+/// The lines that bring a worker's knowledge up to date.
+fn news(book: &Book, worker: PeerId, told: &mut Book) -> Vec<u8> {
+    let newer = |descriptor: &&Descriptor| {
+        let known = told.get(&descriptor.peer).map(Descriptor::version);
+        descriptor.peer != worker && known < Some(descriptor.version())
+    };
+    let new: Vec<Descriptor> = book.values().filter(newer).cloned().collect();
+    told.extend(
+        new.iter()
+            .map(|descriptor| (descriptor.peer, descriptor.clone())),
+    );
+    new.into_iter()
+        .flat_map(|descriptor| line(&ToWorker::Met(Box::new(descriptor))))
+        .collect()
 }
 
 /// A peer's bytes that are no message.

@@ -6,7 +6,8 @@ use crate::{
     admission::{self, CompilerIdentity, Verdict},
     dispatch::WorkerUpdate,
     event::{Admission, LinkState, WorkerView},
-    session::{NodeName, PeerId},
+    mesh::Route,
+    session::{NatClass, NodeName, PeerId},
     wire::Offer,
 };
 
@@ -25,6 +26,9 @@ pub(super) struct LinkNews {
     pub(super) name: NodeName,
     pub(super) state: LinkState,
     pub(super) rtt_us: Option<u64>,
+    pub(super) route: Option<Route>,
+    pub(super) nat: NatClass,
+    pub(super) reason: String,
     /// Milliseconds since the session began.
     pub(super) since_start_ms: u64,
 }
@@ -38,6 +42,10 @@ struct Worker {
     admitted: BTreeMap<String, String>,
     refused: BTreeMap<String, String>,
     rtt_us: Option<u64>,
+    /// The last one, for the report of a link that is down.
+    route: Option<Route>,
+    nat: NatClass,
+    reason: String,
     up_after_ms: Option<u64>,
 }
 
@@ -50,6 +58,9 @@ impl Roster {
             .or_insert_with(|| Worker::new(news.name));
         let was = std::mem::replace(&mut worker.state, news.state);
         worker.rtt_us = news.rtt_us.or(worker.rtt_us);
+        worker.route = news.route.or(worker.route);
+        worker.nat = news.nat;
+        worker.reason = news.reason;
         if news.state == LinkState::Up {
             worker.up_after_ms.get_or_insert(news.since_start_ms);
         }
@@ -155,6 +166,12 @@ impl Roster {
                 .any(|worker| !worker.leaving && worker.state != LinkState::Up)
     }
 
+    /// A worker's label; its key's start if it has never been linked.
+    fn name(&self, peer: PeerId) -> String {
+        let known = self.workers.get(&peer);
+        known.map_or_else(|| peer.to_string(), |worker| worker.name.to_string())
+    }
+
     /// Every worker as status and report show it.
     pub(super) fn views(&self, jobs: impl Fn(&str) -> u64) -> Vec<WorkerView> {
         self.workers
@@ -164,7 +181,16 @@ impl Roster {
                 slots: worker.offer.as_ref().map_or(0, |offer| offer.slots),
                 jobs: jobs(worker.name.as_str()),
                 state: worker.state,
-                path: worker.up_after_ms.map(|_| "direct".to_owned()),
+                path: worker.route.map(|route| match route {
+                    Route::Direct(_) => "direct".to_owned(),
+                    Route::Relayed(_) => "relayed".to_owned(),
+                }),
+                relay: worker
+                    .route
+                    .and_then(Route::relay)
+                    .map(|relay| self.name(relay)),
+                nat: Some(worker.nat.to_string()),
+                reason: Some(worker.reason.clone()),
                 up_after_ms: worker.up_after_ms,
                 rtt_us: worker.rtt_us,
             })
@@ -182,6 +208,9 @@ impl Worker {
             admitted: BTreeMap::new(),
             refused: BTreeMap::new(),
             rtt_us: None,
+            route: None,
+            nat: NatClass::Unknown,
+            reason: String::new(),
             up_after_ms: None,
         }
     }
@@ -227,6 +256,9 @@ mod tests {
             name: "w1".parse().unwrap(),
             state,
             rtt_us: None,
+            route: Some(Route::Direct("192.0.2.1:1".parse().unwrap())),
+            nat: NatClass::EndpointIndependent,
+            reason: "connected".into(),
             since_start_ms: 5,
         }
     }

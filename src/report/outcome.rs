@@ -71,6 +71,14 @@ pub struct WorkerReport {
     pub state: LinkState,
     /// `direct` or `relayed`; `None` if there never was a path.
     pub path: Option<String>,
+    /// The worker that forwarded at the end.
+    pub relay: Option<String>,
+    /// What its NAT does, as far as it knows.
+    pub nat: Option<String>,
+    /// Round-trip time of the link in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Why the link was in that state.
+    pub reason: Option<String>,
     /// From the session's start until its link was first up, in seconds.
     pub up_after_s: Option<f64>,
 }

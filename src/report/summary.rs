@@ -134,17 +134,24 @@ fn worker_lines(workers: &[WorkerReport]) -> Vec<String> {
 
 /// `up after 1.2 s, direct`; and the state, when it is another than up.
 fn link(worker: &WorkerReport) -> String {
-    let Some(up_after) = worker.up_after_s else {
-        return "never up".to_owned();
+    let because = || match &worker.reason {
+        Some(reason) => format!(": {reason}"),
+        None => String::new(),
     };
-    let path = worker
-        .path
-        .as_ref()
-        .map_or_else(String::new, |path| format!(", {path}"));
+    let Some(up_after) = worker.up_after_s else {
+        return format!("never up{}", because());
+    };
+    let path = match (&worker.path, &worker.relay) {
+        (Some(path), Some(relay)) => format!(", {path} by {relay}"),
+        (Some(path), None) => format!(", {path}"),
+        (None, _) => String::new(),
+    };
     let state = match worker.state {
-        LinkState::Up => "",
-        LinkState::Punching | LinkState::Handshaking | LinkState::Down => ", down at the end",
-        LinkState::Suspect => ", silent at the end",
+        LinkState::Up => String::new(),
+        LinkState::Punching | LinkState::Handshaking | LinkState::Down => {
+            format!(", down at the end{}", because())
+        }
+        LinkState::Suspect => format!(", silent at the end{}", because()),
     };
     format!("up after {up_after:.1} s{path}{state}")
 }
@@ -198,6 +205,9 @@ pub(super) mod tests {
             jobs: 99,
             state,
             path: Some("direct".into()),
+            relay: None,
+            nat: None,
+            reason: None,
             up_after_ms: Some(1250),
             rtt_us: None,
         }

@@ -225,6 +225,10 @@ impl Tally {
             jobs: self.made.get(&worker.name).copied().unwrap_or(0),
             state: worker.state,
             path: worker.path.clone(),
+            relay: worker.relay.clone(),
+            nat: worker.nat.clone(),
+            rtt_ms: worker.rtt_us.map(|us| us as f64 / 1e3),
+            reason: worker.reason.clone(),
             up_after_s: worker.up_after_ms.map(Duration::from_millis).map(seconds),
         };
         self.workers.values().map(report).collect()

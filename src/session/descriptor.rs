@@ -1,6 +1,6 @@
 //! What a node publishes about itself.
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +55,18 @@ pub enum CandidateKind {
     PeerReflexive,
     /// A peer that forwards.
     Relayed,
+}
+
+impl fmt::Display for NatClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::None => "none",
+            Self::EndpointIndependent => "endpoint-independent",
+            Self::AddressDependent => "address-dependent",
+            Self::AddressAndPortDependent => "address-and-port-dependent",
+        })
+    }
 }
 
 /// What a node's NAT does, in the terms of RFC 4787 section 4.

@@ -41,6 +41,7 @@ pub(super) enum Command {
 pub(super) struct Driver {
     identity: Identity,
     keys: Arc<SessionKeys>,
+    bind: Option<SocketAddr>,
     socket: Socket,
     mesh: Mesh,
     limiter: Arc<RateLimiter>,
@@ -98,6 +99,7 @@ pub(super) fn start(
     let driver = Driver {
         identity: config.identity,
         keys: config.keys,
+        bind: config.bind,
         socket,
         mesh,
         limiter,
@@ -252,6 +254,9 @@ impl Driver {
             self.next_index = (self.next_index + 1) & 0x00ff_ffff;
             self.links.insert(found.peer, link);
         }
+        if let Some(link) = self.links.get_mut(&found.peer) {
+            link.note_descriptor(&found);
+        }
         self.mesh.handle_descriptor(found, *pair.probe, now);
     }
 
@@ -324,7 +329,9 @@ impl Driver {
                 self.descriptor.send_replace(self.mesh.descriptor());
                 return;
             }
-            MeshEvent::PathUp { peer, .. }
+            MeshEvent::Stuck => return self.take_fresh_socket(now),
+            MeshEvent::Unreachable { peer, .. }
+            | MeshEvent::PathUp { peer, .. }
             | MeshEvent::PathMoved { peer, .. }
             | MeshEvent::PathSuspect { peer, .. }
             | MeshEvent::PathRecovered { peer }
@@ -332,6 +339,20 @@ impl Driver {
         };
         if let Some(link) = self.links.get_mut(&peer) {
             link.handle_mesh(event, now);
+        }
+    }
+
+    /// Another port is another mapping: what a NAT remembers of the old one is left behind.
+    fn take_fresh_socket(&mut self, now: Instant) {
+        if self.bind.is_some_and(|addr| addr.port() != 0) {
+            return;
+        }
+        match Socket::bind(self.bind) {
+            Ok(socket) => self.socket = socket,
+            Err(error) => return tracing::warn!(%error, "no fresh socket"),
+        }
+        if let Ok(local) = self.socket.local_addr() {
+            self.mesh.handle_host_addresses(host_addresses(local), now);
         }
     }
 

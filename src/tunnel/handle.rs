@@ -11,7 +11,7 @@ use super::{
 use crate::{
     event::LinkState,
     mesh::Route,
-    session::{Descriptor, Identity, NodeName, PeerId, Role, SessionKeys},
+    session::{Descriptor, Identity, NatClass, NodeName, PeerId, Role, SessionKeys},
 };
 
 /// Everything a tunnel has to be told.
@@ -56,6 +56,8 @@ pub enum TunnelEvent {
         reason: String,
         /// How the peer is reached, while it is.
         route: Option<Route>,
+        /// What the peer's NAT does, as far as it knows.
+        nat: NatClass,
         /// Round-trip time of the path, once it is known.
         rtt: Option<Duration>,
     },

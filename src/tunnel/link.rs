@@ -19,7 +19,7 @@ use super::{
 use crate::{
     event::LinkState,
     mesh::{MeshEvent, Route},
-    session::{Descriptor, Identity, NodeName, PairKeys, PeerId, Role},
+    session::{Descriptor, Identity, NatClass, NodeName, PairKeys, PeerId, Role},
 };
 
 /// A link and its streams.
@@ -29,6 +29,7 @@ pub(super) struct Link {
     role: Role,
     state: LinkState,
     route: Option<Route>,
+    nat: NatClass,
     rtt: Option<Duration>,
     wireguard: WireGuard,
     streams: Streams,
@@ -73,6 +74,7 @@ impl Link {
             role: peer.role,
             state: LinkState::Down,
             route: None,
+            nat: peer.nat,
             rtt: None,
             wireguard,
             streams,
@@ -92,6 +94,11 @@ impl Link {
         self.departed
     }
 
+    /// The peer published news of itself.
+    pub(super) fn note_descriptor(&mut self, found: &Descriptor) {
+        self.nat = found.nat;
+    }
+
     pub(super) fn note_rtt(&mut self, rtt: Option<Duration>) {
         self.rtt = rtt.or(self.rtt);
     }
@@ -104,7 +111,8 @@ impl Link {
             MeshEvent::PathSuspect { silent_for, .. } => self.handle_path_suspect(silent_for),
             MeshEvent::PathRecovered { .. } => self.handle_path_recovered(),
             MeshEvent::PathDown { .. } => self.handle_path_down(now),
-            MeshEvent::DescriptorChanged => {}
+            MeshEvent::Unreachable { obstacle, .. } => self.tell(&obstacle.to_string()),
+            MeshEvent::DescriptorChanged | MeshEvent::Stuck => {}
         }
     }
 
@@ -346,6 +354,7 @@ impl Link {
             state: self.state,
             reason: reason.to_owned(),
             route: self.route,
+            nat: self.nat,
             rtt: self.rtt,
         });
     }

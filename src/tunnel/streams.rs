@@ -13,8 +13,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
-    EndpointConfig, Event, FinishError, IdleTimeout, Incoming, ServerConfig, StreamEvent,
-    TransportConfig, VarInt, WriteError,
+    EndpointConfig, Event, FinishError, IdleTimeout, Incoming, MtuDiscoveryConfig, ServerConfig,
+    StreamEvent, TransportConfig, VarInt, WriteError,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
@@ -380,15 +380,17 @@ fn translate(event: Event, connection: &mut Connection, events: &mut VecDeque<St
 
 fn transport() -> TransportConfig {
     let mut config = TransportConfig::default();
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(LARGEST_MTU);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(u64::from(CONNECTION_WINDOW))
-        .initial_mtu(MTU)
-        .min_mtu(MTU)
-        .mtu_discovery_config(None)
+        .initial_mtu(SAFE_MTU)
+        .min_mtu(SAFE_MTU)
+        .mtu_discovery_config(Some(discovery))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(
             IDLE.as_millis() as u32
         ))))
@@ -412,8 +414,12 @@ const MAX_STREAMS: u32 = 1024;
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// What fits into WireGuard's usual 1,420 bytes beside an inner IPv6 and UDP header, less 20 bytes against PPPoE and the like.
-const MTU: u16 = 1352;
+/// Passes wherever 1,400 bytes do (containers in VXLAN, PPPoE, tunnels), relayed and over IPv6 too: 1,280 bytes, the least that
+/// IPv6 asks of a link, less an inner IPv6 and UDP header.
+const SAFE_MTU: u16 = 1232;
+/// What an Ethernet frame holds beside the outer headers, WireGuard's 32 bytes, a relay's 20, and the inner headers. Whether it
+/// passes is found out (RFC 8899); a path that drops the larger ones falls back.
+const LARGEST_MTU: u16 = 1352;
 
 /// The mesh judges liveness; this only clears away what it forgot.
 const IDLE: Duration = Duration::from_secs(600);

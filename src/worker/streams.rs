@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     distcc::{RelayError, relay},
-    session::PeerId,
+    session::{Descriptor, PeerId},
     tunnel::{RecvStream, SendStream, Stream},
     wire::{Offer, StreamKind, ToPrimary, ToWorker},
 };
@@ -19,6 +19,8 @@ pub(super) struct Desk {
     offers: watch::Sender<Offer>,
     leaving: watch::Sender<Option<String>>,
     running: watch::Sender<u32>,
+    /// Our own descriptor.
+    me: watch::Receiver<Descriptor>,
     distccd: SocketAddr,
     said: mpsc::Sender<PrimarySaid>,
 }
@@ -28,6 +30,8 @@ pub(super) struct Desk {
 pub(super) enum PrimarySaid {
     /// The primary is done.
     Goodbye { reason: String },
+    /// Somebody's descriptor.
+    Met(Box<Descriptor>),
     /// A stream that makes no sense.
     Nonsense { reason: String },
     /// A job that distccd did not answer.
@@ -37,6 +41,7 @@ pub(super) enum PrimarySaid {
 impl Desk {
     pub(super) fn new(
         offers: watch::Sender<Offer>,
+        me: watch::Receiver<Descriptor>,
         distccd: SocketAddr,
         said: mpsc::Sender<PrimarySaid>,
     ) -> Self {
@@ -46,6 +51,7 @@ impl Desk {
             offers,
             leaving,
             running,
+            me,
             distccd,
             said,
         }
@@ -113,11 +119,13 @@ async fn control(desk: &Desk, mut send: SendStream, recv: RecvStream) {
     let mut lines = BufReader::new(recv);
     let mut offers = desk.offers.subscribe();
     let mut leaving = desk.leaving.subscribe();
+    let mut me = desk.me.clone();
     offers.mark_changed();
     let mut text = Vec::new();
     loop {
         let message = tokio::select! {
             Ok(()) = offers.changed() => ToPrimary::Offer(offers.borrow_and_update().clone()),
+            Ok(()) = me.changed() => ToPrimary::Moved(Box::new(me.borrow_and_update().clone())),
             Ok(()) = leaving.changed() => {
                 let reason = leaving.borrow_and_update().clone().unwrap_or_default();
                 ToPrimary::Leaving { reason }
@@ -127,6 +135,11 @@ async fn control(desk: &Desk, mut send: SendStream, recv: RecvStream) {
                 let said = match read {
                     Ok(ToWorker::Goodbye { reason }) => PrimarySaid::Goodbye { reason },
                     Ok(ToWorker::Hello { .. }) => { text.clear(); continue }
+                    Ok(ToWorker::Met(descriptor)) => {
+                        text.clear();
+                        drop(desk.said.send(PrimarySaid::Met(descriptor)).await);
+                        continue;
+                    }
                     Err(Some(reason)) => PrimarySaid::Nonsense { reason },
                     Err(None) => return,
                 };

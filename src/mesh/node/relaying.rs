@@ -10,13 +10,24 @@ use super::{Datagram, Mesh};
 use crate::{
     mesh::{
         datagram::{Kind, classify_datagram},
-        outbox::Relayed,
+        obstacle::Obstacle,
+        outbox::{MeshEvent, Relayed},
         probe::short_id,
         relay::{self, Relay, RelayHeader},
         route::Route,
     },
     session::{PeerId, Role},
 };
+
+/// A peer without a direct path.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lacking {
+    since: Instant,
+    /// Since when there has been none at all.
+    pathless_since: Option<Instant>,
+    /// When that was last said.
+    said: Option<Instant>,
+}
 
 impl Mesh {
     /// Where a datagram for the peer goes first, and what has to be put in front of it.
@@ -96,7 +107,7 @@ impl Mesh {
             return;
         }
         self.note_lacking(now);
-        for (peer, since) in self.lacking.clone() {
+        for (peer, Lacking { since, .. }) in self.lacking.clone() {
             let lacking = now.saturating_duration_since(since);
             let chosen = match lacking >= self.patience(peer) {
                 true => relay::choose(self.possible_relays(peer), (self.own.peer, peer), lacking),
@@ -104,6 +115,8 @@ impl Mesh {
             };
             self.ask(peer, chosen, now);
         }
+        self.say_obstacles(now);
+        self.say_stuck(now);
         self.next_relays = (!self.lacking.is_empty()).then(|| now + LOOK);
     }
 
@@ -135,11 +148,64 @@ impl Mesh {
         let known = std::mem::take(&mut self.lacking);
         for (id, peer) in &mut self.peers {
             if peer.needs_relay() {
-                let since = known.get(id).copied().unwrap_or(now);
-                self.lacking.insert(*id, since);
+                let fresh = Lacking {
+                    since: now,
+                    pathless_since: None,
+                    said: None,
+                };
+                let mut lacking = known.get(id).copied().unwrap_or(fresh);
+                lacking.pathless_since = match peer.path() {
+                    Some(_) => None,
+                    None => lacking.pathless_since.or(Some(now)),
+                };
+                self.lacking.insert(*id, lacking);
             } else {
                 peer.set_relays(&BTreeSet::new(), now);
             }
+        }
+    }
+
+    fn say_obstacles(&mut self, now: Instant) {
+        for (peer, lacking) in self.lacking.clone() {
+            let Some(since) = lacking.pathless_since else {
+                continue;
+            };
+            let pathless = now.saturating_duration_since(since);
+            let said_lately = |said| now.saturating_duration_since(said) < SAY_AGAIN;
+            if pathless < SAY_AFTER || lacking.said.is_some_and(said_lately) {
+                continue;
+            }
+            let theirs = self.peers.get(&peer).map(|peer| peer.descriptor().nat);
+            let obstacle = Obstacle {
+                pathless,
+                ours: self.own.nat,
+                theirs: theirs.unwrap_or_default(),
+                others: self.possible_relays(peer).len(),
+            };
+            self.out.tell(MeshEvent::Unreachable { peer, obstacle });
+            self.lacking.insert(
+                peer,
+                Lacking {
+                    said: Some(now),
+                    ..lacking
+                },
+            );
+        }
+    }
+
+    /// Says when nobody at all is reachable: after 10 s, then after twice as long each time, up to a limit.
+    fn say_stuck(&mut self, now: Instant) {
+        let mut links = self.peers.values().filter(|peer| peer.is_for_link());
+        let stuck = links.clone().next().is_some() && links.all(|peer| peer.path().is_none());
+        if !stuck {
+            self.stuck = None;
+            return;
+        }
+        let (since, said) = *self.stuck.get_or_insert((now, 0));
+        let patience = (SAY_AFTER * 2_u32.saturating_pow(said)).min(SAY_AGAIN);
+        if now.saturating_duration_since(since) >= patience {
+            self.stuck = Some((now, said + 1));
+            self.out.tell(MeshEvent::Stuck);
         }
     }
 
@@ -196,5 +262,8 @@ const MAX_SOURCES: usize = 4_096;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A hundred links that come up together are one reason to look, not a hundred.
 const LOOK_SOON: Duration = Duration::from_millis(20);
+/// Everything that works has worked by now (nat.md section 5: a fresh socket after 10 s without success).
+const SAY_AFTER: Duration = Duration::from_secs(10);
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// How often the choice is looked at again while somebody has no direct path.
 const LOOK: Duration = Duration::from_millis(250);

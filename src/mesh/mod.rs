@@ -3,12 +3,14 @@
 //! A **candidate** is an address at which a node may be reached: **host** (one of its interfaces), **server-reflexive**
 //! (what a STUN server saw) or **peer-reflexive** (what a peer saw). Nodes send authenticated **probes** to every candidate
 //! of a peer, from the very socket that will carry the data and at full TTL, so that both NATs open their filters. The first
-//! **pong** proves a **path**: an address that answers. `tunnel` then runs WireGuard over it.
+//! **pong** proves a **path**: an address that answers. `tunnel` then runs WireGuard over it. Where no address answers, the
+//! same probes go through **relays**: peers that have a path to both ends.
 //!
 //! ```text
 //! Mesh (node.rs) ─┬─ Stun (stun.rs): binding transactions → server-reflexive candidates → NatClass (nat.rs)
-//!                 └─ Peer (peer.rs), one each ─┬─ Punch (punch.rs), one a candidate: cadence, answers, round-trip time
+//!                 └─ Peer (peer.rs), one each ─┬─ Punch (punch.rs), one a route: cadence, answers, round-trip time
 //!                                              └─ Liveness (liveness.rs): punching → up → suspect → down
+//!      relay.rs: who forwards, and the frames    route.rs: direct or relayed    obstacle.rs: why there is no path
 //!      probe.rs: the probes' bytes    transaction.rs: their ids    replay.rs: which were heard    datagram.rs: whose is it?
 //! ```
 //!

@@ -24,6 +24,7 @@ pub fn doctor(args: &DoctorArgs, ui: &Ui) -> Result<u8, Failure> {
     let asked = outside::ask(args.stun.servers());
     let mut findings = probe::look();
     findings.outside = asked.answers();
+    findings.nat = outside::nat(&findings.outside);
     let verdict = checks::judge(&findings);
     let text = if args.json {
         json(&verdict)?

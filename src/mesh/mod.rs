@@ -45,6 +45,7 @@ mod stun;
 mod transaction;
 
 pub use datagram::{Kind, classify_datagram};
+pub use nat::{Observation, classify as classify_nat};
 pub use node::{Datagram, Mesh, MeshConfig};
 pub use obstacle::Obstacle;
 pub use outbox::{MeshEvent, Transmit};

@@ -6,16 +6,18 @@ use crate::session::NatClass;
 
 /// One server's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Observation {
-    pub(super) server: SocketAddr,
-    pub(super) mapped: SocketAddr,
+pub struct Observation {
+    /// Who was asked.
+    pub server: SocketAddr,
+    /// What it saw.
+    pub mapped: SocketAddr,
 }
 
 /// Classifies the mapping; the observations must be of about the same moment and of one address family.
 ///
 /// Telling address-dependent from address-and-port-dependent takes two ports of one server. Without them the stricter one is
 /// reported, so that nobody hopes for a path that needs the milder.
-pub(super) fn classify(hosts: &[SocketAddr], observations: &[Observation]) -> NatClass {
+pub fn classify(hosts: &[SocketAddr], observations: &[Observation]) -> NatClass {
     if observations.is_empty() {
         return NatClass::Unknown;
     }

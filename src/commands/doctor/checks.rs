@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::findings::{Answer, Findings, Tool, Version};
+use crate::session::NatClass;
 
 /// The whole answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -90,6 +91,7 @@ pub(super) fn judge(found: &Findings) -> Verdict {
     checks.extend(found.open_files.map(open_files));
     checks.extend(found.receive_buffer.map(receive_buffer));
     checks.push(outside(&found.outside, found.ci));
+    checks.push(nat(found.nat));
     Verdict {
         can_build: base && found.tools.contains_key("distcc"),
         can_work: base && found.tools.contains_key("distccd"),
@@ -251,6 +253,22 @@ fn outside(answers: &[Answer], ci: bool) -> Check {
     .hint("--stun HOST:PORT names others; one is enough, two show what kind of NAT is in between")
 }
 
+fn nat(class: NatClass) -> Check {
+    let name = "NAT";
+    let what = |means: &str| format!("{class}: {means}");
+    match class {
+        NatClass::None => Check::ok(name, what("this machine has its outside address itself")),
+        NatClass::EndpointIndependent => Check::ok(name, what("direct links with most machines")),
+        NatClass::AddressDependent | NatClass::AddressAndPortDependent => Check::warn(
+            name,
+            what("every destination sees another port; links with others of that kind are relayed"),
+        )
+        .hint("have at least one worker behind a milder NAT or none: it can relay"),
+        NatClass::Unknown => Check::warn(name, "unknown: two STUN servers have to answer")
+            .hint("--stun HOST:PORT names others"),
+    }
+}
+
 fn shown(tool: &Tool) -> String {
     let version = tool.version.map(|version| format!("{version}, "));
     format!("{}{}", version.unwrap_or_default(), tool.path.display())
@@ -316,6 +334,7 @@ mod tests {
             open_files: None,
             receive_buffer: None,
             outside: Vec::new(),
+            nat: NatClass::Unknown,
             ci: false,
         }
     }
@@ -331,6 +350,7 @@ mod tests {
         );
         Findings {
             tools: tools.chain([("gcc", tool(12, 2))]).collect(),
+            nat: NatClass::EndpointIndependent,
             ..nothing()
         }
     }
@@ -427,11 +447,23 @@ mod tests {
     }
 
     #[test]
+    fn a_nat_that_needs_a_relay_is_said_with_the_cure() {
+        let mut found = complete();
+        found.nat = NatClass::AddressAndPortDependent;
+        let check = find(&judge(&found), "NAT").clone();
+        assert_eq!(check.state, State::Warn);
+        assert!(check.what.contains("relayed") && check.hint.is_some());
+        found.nat = NatClass::EndpointIndependent;
+        assert_eq!(find(&judge(&found), "NAT").state, State::Ok);
+    }
+
+    #[test]
     fn no_answer_from_outside_is_said_plainly_and_is_no_obstacle() {
         let mut found = complete();
         let answer = |host: &str, address| Answer {
             server: format!("{host}:3478").parse().unwrap(),
             address,
+            at: None,
         };
         found.outside = vec![answer("a", Err("no answer in 3 s".into()))];
         let verdict = judge(&found);

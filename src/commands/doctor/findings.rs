@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
-use crate::cli::StunServer;
+use crate::{cli::StunServer, session::NatClass};
 
 /// Everything that the checks look at.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Findings {
     pub(super) receive_buffer: Option<u64>,
     /// What each STUN server answered.
     pub(super) outside: Vec<Answer>,
+    /// What the NAT in between does, as far as can be told.
+    pub(super) nat: NatClass,
     /// This is a CI's machine.
     pub(super) ci: bool,
 }
@@ -54,6 +56,8 @@ pub(super) struct Answer {
     pub(super) server: StunServer,
     /// How it sees us, or why it did not tell.
     pub(super) address: Result<SocketAddr, String>,
+    /// Its own address, if it answered.
+    pub(super) at: Option<SocketAddr>,
 }
 
 impl Version {

@@ -32,6 +32,7 @@ pub(super) fn look() -> Findings {
         open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
         receive_buffer: receive_buffer(),
         outside: Vec::new(),
+        nat: crate::session::NatClass::Unknown,
         ci: variable("CI").is_some_and(|value| !value.is_empty()),
     }
 }

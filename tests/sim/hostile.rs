@@ -9,7 +9,7 @@ use distmesh::{
 
 use crate::{
     for_each_seed, ms,
-    rng::Rng,
+    nat::rng::Rng,
     secs,
     world::{HostId, Packet, World},
 };

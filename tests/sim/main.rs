@@ -11,10 +11,11 @@
 mod connect;
 mod hostile;
 mod liveness;
+#[path = "../nat/mod.rs"]
 mod nat;
 mod properties;
 mod relay;
-mod rng;
+mod rows;
 mod stun_server;
 mod world;
 

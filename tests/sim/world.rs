@@ -12,8 +12,7 @@ use distmesh::{
 };
 
 use crate::{
-    nat::{Behaviour, NatBox},
-    rng::Rng,
+    nat::{Behaviour, NatBox, rng::Rng},
     stun_server,
 };
 
@@ -72,6 +71,8 @@ enum Happening {
     Visible(Descriptor),
     Fetch(HostId),
     Thaw(HostId),
+    /// The program opens a fresh socket.
+    Rebind(HostId),
 }
 
 struct Host {
@@ -267,6 +268,16 @@ impl World {
         self.hosts[host.0].cut = cut;
     }
 
+    /// A NAT with several public addresses.
+    pub(crate) fn add_pool(&mut self, behaviour: Behaviour) -> NatId {
+        let net = 100 + self.nats.len() as u8;
+        let pool = (1..=4)
+            .map(|last| Ipv4Addr::new(198, 18, net, last).into())
+            .collect();
+        self.nats.push(NatBox::with_pool(pool, behaviour));
+        NatId(self.nats.len() - 1)
+    }
+
     /// The NAT is another one from now on, and has forgotten all mappings.
     pub(crate) fn set_behaviour(&mut self, nat: NatId, behaviour: Behaviour) {
         self.nats[nat.0].behaviour = behaviour;
@@ -308,6 +319,9 @@ impl World {
         for event in events {
             if event == MeshEvent::DescriptorChanged {
                 self.publish(node);
+            }
+            if event == MeshEvent::Stuck {
+                self.schedule(Duration::ZERO, Happening::Rebind(node));
             }
             let at = self.elapsed();
             self.log.push(Entry { at, node, event });
@@ -354,6 +368,12 @@ impl World {
             match entry.remove() {
                 Happening::Arrival { packet, inside } => self.arrive(packet, inside),
                 Happening::Visible(descriptor) => self.show(descriptor),
+                Happening::Rebind(node) => {
+                    let addr = &mut self.hosts[node.0].addrs[0];
+                    addr.set_port(addr.port() + 1);
+                    let addrs = vec![*addr];
+                    self.with_mesh(node, |mesh, now| mesh.handle_host_addresses(addrs, now));
+                }
                 Happening::Fetch(node) => {
                     for descriptor in self.published.values().cloned().collect::<Vec<_>>() {
                         self.give(node, descriptor);
@@ -434,14 +454,14 @@ impl World {
         if let Some(host) = self.hosts.iter().position(direct) {
             return self.receive(HostId(host), packet);
         }
-        let Some(nat) = self.nats.iter().position(|nat| nat.public == to.ip()) else {
+        let Some(nat) = self.nats.iter().position(|nat| nat.pool.contains(&to.ip())) else {
             return;
         };
-        let from_inside = self.nats[nat].public == packet.from.ip();
+        let from_inside = self.nats[nat].pool.contains(&packet.from.ip());
         if from_inside && !self.nats[nat].behaviour.hairpin {
             return;
         }
-        let Some(private) = self.nats[nat].inbound(packet.from, to.port(), self.now) else {
+        let Some(private) = self.nats[nat].inbound(packet.from, to, self.now) else {
             return;
         };
         let behind = |host: &Host| host.nat == Some(NatId(nat)) && host.addrs.contains(&private);

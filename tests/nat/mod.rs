@@ -1,0 +1,375 @@
+//! A NAT box in the terms of RFC 4787; time and dice are arguments, so the simulation and the lab have the same.
+
+pub(crate) mod rng;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use rng::Rng;
+
+/// What a mapping (RFC 4787 section 4.1) or a filter (section 5) depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dependence {
+    EndpointIndependent,
+    AddressDependent,
+    AddressAndPortDependent,
+}
+
+pub(crate) use Dependence::{
+    AddressAndPortDependent as ADDRESS_AND_PORT, AddressDependent as ADDRESS,
+    EndpointIndependent as INDEPENDENT,
+};
+
+pub(crate) const ALL: [Dependence; 3] = [INDEPENDENT, ADDRESS, ADDRESS_AND_PORT];
+
+/// How the outside port of a new mapping is chosen (section 4.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ports {
+    /// The inside port, if it is free.
+    Preserving,
+    Random,
+    /// The next one.
+    Sequential,
+}
+
+/// How a NAT behaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Behaviour {
+    pub(crate) mapping: Dependence,
+    pub(crate) filtering: Dependence,
+    pub(crate) ports: Ports,
+    /// Whether two nodes behind it reach each other by its public address (section 6).
+    pub(crate) hairpin: bool,
+    /// How long an unused mapping lives (section 4.3).
+    pub(crate) lifetime: Duration,
+    /// Whether packets from outside keep it alive too.
+    pub(crate) inbound_refresh: bool,
+    /// Whether each mapping takes any of the pool's addresses, not the one that the inside address always has (section 4.1).
+    pub(crate) arbitrary_pooling: bool,
+    /// As Linux without a firewall: an unsolicited packet to the box itself is remembered as a flow of its own, and a later
+    /// packet from inside that would look like its answer gets another port (nat.md, section 1).
+    pub(crate) null_binding: bool,
+}
+
+impl Behaviour {
+    /// Two minutes that only packets from inside prolong, as RFC 4787 asks for; random ports, no hairpin.
+    pub(crate) const fn new(mapping: Dependence, filtering: Dependence) -> Self {
+        Self {
+            mapping,
+            filtering,
+            ports: Ports::Random,
+            hairpin: false,
+            lifetime: Duration::from_secs(120),
+            inbound_refresh: false,
+            arbitrary_pooling: false,
+            null_binding: false,
+        }
+    }
+}
+
+pub(crate) struct NatBox {
+    /// Its public addresses.
+    pub(crate) pool: Vec<IpAddr>,
+    pub(crate) behaviour: Behaviour,
+    mappings: BTreeMap<Key, Mapping>,
+    /// Flows between the box itself and somebody outside, by his address and the box's.
+    own_flows: BTreeMap<(SocketAddr, SocketAddr), Instant>,
+    last_port: u16,
+}
+
+/// The inside address, and as much of the destination as the mapping depends on.
+type Key = (SocketAddr, Option<IpAddr>, Option<u16>);
+
+struct Mapping {
+    outside: SocketAddr,
+    contacted: BTreeSet<SocketAddr>,
+    used: Instant,
+}
+
+impl NatBox {
+    pub(crate) fn new(public: IpAddr, behaviour: Behaviour) -> Self {
+        Self::with_pool(vec![public], behaviour)
+    }
+
+    pub(crate) fn with_pool(pool: Vec<IpAddr>, behaviour: Behaviour) -> Self {
+        Self {
+            pool,
+            behaviour,
+            mappings: BTreeMap::new(),
+            own_flows: BTreeMap::new(),
+            last_port: 20_000,
+        }
+    }
+
+    /// Translates a packet on its way out; returns the source that the world sees.
+    pub(crate) fn outbound(
+        &mut self,
+        inside: SocketAddr,
+        to: SocketAddr,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> SocketAddr {
+        self.expire(now);
+        let mut key = match self.behaviour.mapping {
+            Dependence::EndpointIndependent => (inside, None, None),
+            Dependence::AddressDependent => (inside, Some(to.ip()), None),
+            Dependence::AddressAndPortDependent => (inside, Some(to.ip()), Some(to.port())),
+        };
+        let special = (inside, Some(to.ip()), Some(to.port()));
+        let clashes = |outside: SocketAddr| self.own_flows.contains_key(&(to, outside));
+        if self.mappings.contains_key(&special)
+            || self
+                .mappings
+                .get(&key)
+                .is_some_and(|mapping| clashes(mapping.outside))
+        {
+            key = special;
+        }
+        let outside = match self.mappings.get(&key) {
+            Some(mapping) => mapping.outside,
+            None => self.allocate(inside, to, rng),
+        };
+        let mapping = self.mappings.entry(key).or_insert_with(|| Mapping {
+            outside,
+            contacted: BTreeSet::new(),
+            used: now,
+        });
+        mapping.used = now;
+        mapping.contacted.insert(to);
+        outside
+    }
+
+    /// Translates a packet on its way in; `None` if no mapping or filter lets it pass.
+    pub(crate) fn inbound(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        now: Instant,
+    ) -> Option<SocketAddr> {
+        self.expire(now);
+        let filtering = self.behaviour.filtering;
+        let refresh = self.behaviour.inbound_refresh;
+        let own = self.own_flows.contains_key(&(from, to));
+        let mut mappings = self.mappings.iter_mut();
+        let mapping = mappings.find(|(_, mapping)| {
+            mapping.outside == to
+                && match filtering {
+                    Dependence::EndpointIndependent => true,
+                    Dependence::AddressDependent => {
+                        mapping.contacted.iter().any(|peer| peer.ip() == from.ip())
+                    }
+                    Dependence::AddressAndPortDependent => mapping.contacted.contains(&from),
+                }
+        });
+        match mapping {
+            Some((key, mapping)) if !own => {
+                if refresh {
+                    mapping.used = now;
+                }
+                Some(key.0)
+            }
+            Some(_) | None => {
+                if self.behaviour.null_binding {
+                    self.own_flows.insert((from, to), now);
+                }
+                None
+            }
+        }
+    }
+
+    /// Loses its state, as when a conntrack table is flushed.
+    pub(crate) fn wipe(&mut self) {
+        self.mappings.clear();
+        self.own_flows.clear();
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let lifetime = self.behaviour.lifetime;
+        let age = |used: Instant| now.saturating_duration_since(used);
+        self.mappings
+            .retain(|_, mapping| age(mapping.used) < lifetime);
+        self.own_flows.retain(|_, used| age(*used) < OWN_FLOW);
+    }
+
+    fn allocate(&mut self, inside: SocketAddr, to: SocketAddr, rng: &mut Rng) -> SocketAddr {
+        let ip = self.pool[match self.behaviour.arbitrary_pooling {
+            true => rng.below(self.pool.len() as u64) as usize,
+            false => {
+                let last = match inside.ip() {
+                    IpAddr::V4(v4) => v4.octets()[3],
+                    IpAddr::V6(v6) => v6.octets()[15],
+                };
+                usize::from(last) % self.pool.len()
+            }
+        }];
+        let free = |outside: SocketAddr| {
+            let taken = self
+                .mappings
+                .values()
+                .any(|mapping| mapping.outside == outside);
+            !taken && !self.own_flows.contains_key(&(to, outside))
+        };
+        let preserved = SocketAddr::new(ip, inside.port());
+        if self.behaviour.ports == Ports::Preserving && free(preserved) {
+            return preserved;
+        }
+        loop {
+            let port = match self.behaviour.ports {
+                Ports::Sequential => {
+                    self.last_port = self.last_port.wrapping_add(1).max(1_024);
+                    self.last_port
+                }
+                Ports::Random | Ports::Preserving => 20_000 + rng.below(40_000) as u16,
+            };
+            let outside = SocketAddr::new(ip, port);
+            let taken = self
+                .mappings
+                .values()
+                .any(|mapping| mapping.outside == outside);
+            if !taken && !self.own_flows.contains_key(&(to, outside)) {
+                return outside;
+            }
+        }
+    }
+}
+
+/// A flow that was never answered is forgotten after this (Linux: nf_conntrack_udp_timeout).
+const OWN_FLOW: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "any instant will do as the epoch"
+    )]
+    fn epoch() -> Instant {
+        static EPOCH: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *EPOCH.get_or_init(Instant::now)
+    }
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    /// The outside ports that three destinations see: two ports of one address, and another address.
+    fn ports(mapping: Dependence) -> [u16; 3] {
+        let mut nat = NatBox::new(addr("9.9.9.9:0").ip(), Behaviour::new(mapping, INDEPENDENT));
+        let mut rng = Rng::new(1);
+        ["1.0.0.1:1", "1.0.0.1:2", "2.0.0.1:1"].map(|to| {
+            nat.outbound(addr("10.0.0.2:5"), addr(to), epoch(), &mut rng)
+                .port()
+        })
+    }
+
+    #[test]
+    fn mappings_depend_on_what_they_are_said_to() {
+        let [a, b, c] = ports(INDEPENDENT);
+        assert!(a == b && b == c);
+        let [a, b, c] = ports(ADDRESS);
+        assert!(a == b && b != c);
+        let [a, b, c] = ports(ADDRESS_AND_PORT);
+        assert!(a != b && b != c && a != c);
+    }
+
+    #[test]
+    fn filters_depend_on_what_they_are_said_to() {
+        let sources = ["1.0.0.1:1", "1.0.0.1:2", "2.0.0.1:1"];
+        for (filtering, passing) in [(INDEPENDENT, 3), (ADDRESS, 2), (ADDRESS_AND_PORT, 1)] {
+            let mut nat = NatBox::new(
+                addr("9.9.9.9:0").ip(),
+                Behaviour::new(INDEPENDENT, filtering),
+            );
+            let inside = addr("10.0.0.2:5");
+            let outside = nat.outbound(inside, addr("1.0.0.1:1"), epoch(), &mut Rng::new(1));
+            let passed = sources.map(|from| nat.inbound(addr(from), outside, epoch()));
+            assert_eq!(passed.iter().flatten().count(), passing, "{filtering:?}");
+            assert_eq!(passed[0], Some(inside));
+        }
+    }
+
+    #[test]
+    fn inbound_packets_keep_no_mapping_alive() {
+        let mut nat = NatBox::new(
+            addr("9.9.9.9:0").ip(),
+            Behaviour::new(INDEPENDENT, INDEPENDENT),
+        );
+        let (peer, mut now) = (addr("1.0.0.1:1"), epoch());
+        let outside = nat.outbound(addr("10.0.0.2:5"), peer, now, &mut Rng::new(1));
+        let mut passed = 0;
+        while nat.inbound(peer, outside, now).is_some() {
+            passed += 1;
+            now += Duration::from_secs(1);
+        }
+        assert_eq!(passed, 120);
+    }
+
+    #[test]
+    fn ports_are_chosen_as_said() {
+        let ports = |ports| {
+            let behaviour = Behaviour {
+                ports,
+                ..Behaviour::new(ADDRESS_AND_PORT, INDEPENDENT)
+            };
+            let mut nat = NatBox::new(addr("9.9.9.9:0").ip(), behaviour);
+            let mut rng = Rng::new(1);
+            ["1.0.0.1:1", "1.0.0.1:2", "2.0.0.1:1"].map(|to| {
+                let inside = addr("10.0.0.2:5000");
+                nat.outbound(inside, addr(to), epoch(), &mut rng).port()
+            })
+        };
+        let [a, b, c] = ports(Ports::Sequential);
+        assert_eq!((b, c), (a + 1, a + 2));
+        let [a, b, _] = ports(Ports::Preserving);
+        assert!(a == 5_000 && b != 5_000);
+    }
+
+    #[test]
+    fn a_pool_is_paired_or_not() {
+        let seen = |arbitrary_pooling| -> BTreeSet<IpAddr> {
+            let pool = (1..=4).map(|n| IpAddr::from([9, 9, 9, n])).collect();
+            let behaviour = Behaviour {
+                arbitrary_pooling,
+                ..Behaviour::new(ADDRESS_AND_PORT, INDEPENDENT)
+            };
+            let mut nat = NatBox::with_pool(pool, behaviour);
+            let mut rng = Rng::new(1);
+            (1..50)
+                .map(|port| {
+                    let to = SocketAddr::from(([1, 0, 0, 1], port));
+                    nat.outbound(addr("10.0.0.2:5"), to, epoch(), &mut rng).ip()
+                })
+                .collect()
+        };
+        assert_eq!((seen(false).len(), seen(true).len()), (1, 4));
+    }
+
+    #[test]
+    fn a_null_binding_moves_the_later_flow_to_another_port() {
+        let behaviour = Behaviour {
+            ports: Ports::Preserving,
+            null_binding: true,
+            ..Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT)
+        };
+        let mut nat = NatBox::new(addr("9.9.9.9:0").ip(), behaviour);
+        let (inside, peer, stun) = (addr("10.0.0.2:5000"), addr("1.0.0.1:1"), addr("2.0.0.1:1"));
+        let mut rng = Rng::new(1);
+        let mut out = |nat: &mut NatBox, to| nat.outbound(inside, to, epoch(), &mut rng);
+        let outside = out(&mut nat, stun);
+        assert_eq!(outside.port(), 5_000);
+        assert_eq!(nat.inbound(peer, outside, epoch()), None);
+        let moved = out(&mut nat, peer);
+        assert_ne!(moved, outside);
+        assert_eq!(
+            nat.inbound(peer, outside, epoch()),
+            None,
+            "still the box's own"
+        );
+        assert_eq!(nat.inbound(peer, moved, epoch()), Some(inside));
+        assert_eq!(out(&mut nat, stun), outside, "other flows are as before");
+    }
+}

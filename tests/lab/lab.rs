@@ -1,0 +1,362 @@
+//! Sites, hosts and processes of one story; everything lives in namespaces that end with it.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{BufRead, BufReader},
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    internet::{Internet, Weather},
+    nat::{Behaviour, NatBox},
+    tun,
+};
+
+/// Set in the process that runs inside the namespaces.
+const INSIDE: &str = "DISTMESH_LAB_INSIDE";
+
+/// Tells a story in network, mount and process namespaces of its own: this test runs once more, inside them.
+pub(crate) fn story(test: &str, tell: impl FnOnce(&mut Lab)) {
+    if env::var_os(INSIDE).is_some() {
+        prepare_namespace();
+        return tell(&mut Lab::new());
+    }
+    let mut unshare = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let output = unshare
+        .args([
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ])
+        .arg(env::current_exe().unwrap())
+        .args([
+            "--exact",
+            test,
+            "--nocapture",
+            "--include-ignored",
+            "--test-threads=1",
+        ])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let erred = String::from_utf8_lossy(&output.stderr);
+    println!("{said}\n{erred}");
+    assert!(said.contains("1 passed"), "{test} did not pass inside");
+}
+
+fn prepare_namespace() {
+    run("mount -t tmpfs tmpfs /run");
+    fs::create_dir("/run/netns").unwrap();
+    run("ip link set lo up");
+}
+
+/// One story's world.
+pub(crate) struct Lab {
+    pub(crate) internet: Internet,
+    dir: tempfile::TempDir,
+    hosts: usize,
+    stun: Option<Child>,
+    /// Private addresses in use at each site.
+    inside: BTreeMap<usize, u8>,
+}
+
+/// A network with one way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Site(usize);
+
+/// A machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    /// Its network namespace.
+    pub(crate) netns: String,
+}
+
+/// A process that takes part in the session, and what it told.
+pub(crate) struct Node {
+    pub(crate) name: String,
+    process: Child,
+    told: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let mut lab = Self {
+            internet: Internet::start(1),
+            dir: tempfile::Builder::new().prefix("lab").tempdir().unwrap(),
+            hosts: 0,
+            stun: None,
+            inside: BTreeMap::new(),
+        };
+        fs::write(
+            lab.path("key"),
+            "a secret that is long enough for a laboratory",
+        )
+        .unwrap();
+        lab.start_stun();
+        lab
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A network behind a NAT.
+    pub(crate) fn site(&mut self, behaviour: Behaviour) -> Site {
+        let public = Ipv4Addr::new(203, 0, 113, 1 + self.internet.core().sites.len() as u8);
+        Site(
+            self.internet
+                .add_site(Some(NatBox::new(public.into(), behaviour))),
+        )
+    }
+
+    /// A network whose machines have public addresses.
+    pub(crate) fn open_site(&mut self) -> Site {
+        Site(self.internet.add_site(None))
+    }
+
+    /// A machine in a network; behind every NAT the same private addresses are in use.
+    pub(crate) fn host(&mut self, site: Site) -> Host {
+        let number = self.inside.entry(site.0).or_insert(1);
+        *number += 1;
+        let is_open = self.internet.core().sites[site.0].nat.is_none();
+        let ip = match is_open {
+            true => Ipv4Addr::new(198, 51, 100 + site.0 as u8, *number),
+            false => Ipv4Addr::new(10, 0, 0, *number),
+        };
+        self.add_host(site.0, &[ip])
+    }
+
+    pub(crate) fn set_weather(&self, site: Site, change: impl FnOnce(&mut Weather)) {
+        change(&mut self.internet.core().sites[site.0].weather);
+    }
+
+    /// Changes a NAT, or what it remembers.
+    pub(crate) fn with_nat(&self, site: Site, change: impl FnOnce(&mut NatBox)) {
+        change(self.internet.core().sites[site.0].nat.as_mut().unwrap());
+    }
+
+    /// A process of the program on a host.
+    pub(crate) fn distmesh(&self, host: &Host, args: &[&str]) -> Command {
+        let mut command = self.on(host, env!("CARGO_BIN_EXE_distmesh"));
+        command.args(args);
+        command
+            .env(
+                "DISTMESH_RUNTIME_DIR",
+                self.path(&format!("run-{}", host.netns)),
+            )
+            .env(
+                "DISTMESH_RENDEZVOUS",
+                format!("dir:{}", self.path("rendezvous").display()),
+            )
+            .env("DISTMESH_SECRET_FILE", self.path("key"))
+            .env("DISTMESH_SESSION", "lab")
+            .env("DISTMESH_STUN", STUN.join(","));
+        for inherited in [
+            "MAKEFLAGS",
+            "MAKELEVEL",
+            "CI",
+            "GITHUB_ACTIONS",
+            "ENCRYPTION_KEY",
+        ] {
+            command.env_remove(inherited);
+        }
+        command
+    }
+
+    /// Starts a node that only links: the very tunnel of the program, without distcc.
+    pub(crate) fn node(&self, host: &Host, role: &str, name: &str) -> Node {
+        let exe = env::current_exe().unwrap();
+        let mut process = self
+            .on(host, exe.to_str().unwrap())
+            .args([
+                "--exact",
+                "node::a_node",
+                "--nocapture",
+                "--include-ignored",
+                "--test-threads=1",
+            ])
+            .env("LAB_ROLE", role)
+            .env("LAB_NAME", name)
+            .env("LAB_RENDEZVOUS", self.path("rendezvous"))
+            .env("LAB_STUN", STUN.join(","))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&told);
+        let out = BufReader::new(process.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if let Ok(value) = serde_json::from_str(&line) {
+                    heard.lock().unwrap().push(value);
+                }
+            }
+        });
+        Node {
+            name: name.to_owned(),
+            process,
+            told,
+        }
+    }
+
+    /// A command on a host.
+    pub(crate) fn on(&self, host: &Host, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &host.netns, program])
+            .current_dir(self.dir.path());
+        command
+    }
+
+    fn add_host(&mut self, site: usize, ips: &[Ipv4Addr]) -> Host {
+        self.hosts += 1;
+        let (netns, device) = (format!("h{}", self.hosts), format!("t{}", self.hosts));
+        let tun = tun::open(&device);
+        run(&format!("ip netns add {netns}"));
+        run(&format!("ip link set {device} netns {netns}"));
+        for ip in ips {
+            run(&format!("ip -n {netns} address add {ip}/24 dev {device}"));
+        }
+        run(&format!("ip -n {netns} link set lo up"));
+        run(&format!("ip -n {netns} link set {device} up"));
+        run(&format!("ip -n {netns} route add default dev {device}"));
+        let addrs = ips.iter().map(|ip| IpAddr::V4(*ip)).collect();
+        self.internet.add_host(site, addrs, tun);
+        Host { netns }
+    }
+
+    /// A real STUN server with two addresses and two ports.
+    fn start_stun(&mut self) {
+        let site = self.internet.add_site(None);
+        let ips = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
+        let host = self.add_host(site, &ips);
+        let mut command = self.on(&host, "turnserver");
+        command.args([
+            "-n",
+            "--stun-only",
+            "--no-tls",
+            "--no-dtls",
+            "--no-cli",
+            "--no-tcp",
+        ]);
+        command.args([
+            "-L",
+            "192.0.2.1",
+            "-L",
+            "192.0.2.2",
+            "--listening-port",
+            "3478",
+        ]);
+        command.arg("--pidfile").arg(self.path("turnserver.pid"));
+        command.arg("--log-file").arg(self.path("turnserver.log"));
+        self.stun = Some(
+            command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        );
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some(stun) = &mut self.stun {
+            let _ = stun.kill();
+            let _ = stun.wait();
+        }
+    }
+}
+
+impl Node {
+    /// The state of the link to a peer, by what this node told last.
+    pub(crate) fn link(&self, peer: &str) -> Option<Value> {
+        let told = self.told.lock().unwrap();
+        told.iter().rev().find(|line| line["peer"] == peer).cloned()
+    }
+
+    pub(crate) fn told(&self) -> Vec<Value> {
+        self.told.lock().unwrap().clone()
+    }
+
+    /// Whether the link to a peer is up, by this route if one is given.
+    pub(crate) fn is_up(&self, peer: &str, route: Option<&str>) -> bool {
+        self.link(peer).is_some_and(|link| {
+            link["state"] == "up" && route.is_none_or(|route| link["route"] == route)
+        })
+    }
+
+    /// Unix milliseconds of the first line that holds.
+    pub(crate) fn first(&self, holds: impl Fn(&Value) -> bool) -> Option<u64> {
+        self.told().iter().find(|line| holds(line))?["ms"].as_u64()
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        // `ip netns exec` becomes the program.
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- {}", self.name);
+            for line in self.told.lock().unwrap().iter() {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+/// Waits until something holds; how long that took.
+#[track_caller]
+pub(crate) fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+    let began = now();
+    while !holds() {
+        assert!(began.elapsed() < limit, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    began.elapsed()
+}
+
+/// Runs a command that has to succeed.
+#[track_caller]
+pub(crate) fn run(command: &str) {
+    let words: Vec<_> = command.split(' ').collect();
+    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+pub(crate) fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the lab runs in real time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Two addresses, and two ports of one of them: enough to tell every class of NAT.
+const STUN: [&str; 3] = ["192.0.2.1:3478", "192.0.2.1:3479", "192.0.2.2:3478"];

@@ -5,9 +5,12 @@ use std::{
     env, fs,
     io::{BufRead, BufReader},
     net::{IpAddr, Ipv4Addr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,6 +24,8 @@ use crate::{
 
 /// Set in the process that runs inside the namespaces.
 const INSIDE: &str = "DISTMESH_LAB_INSIDE";
+/// Set beside it when root is only so in a user namespace.
+const MAPPED_ROOT: &str = "DISTMESH_LAB_MAPPED_ROOT";
 
 /// Tells a story in network, mount and process namespaces of its own: this test runs once more, inside them.
 pub(crate) fn story(test: &str, tell: impl FnOnce(&mut Lab)) {
@@ -30,7 +35,9 @@ pub(crate) fn story(test: &str, tell: impl FnOnce(&mut Lab)) {
     }
     let mut unshare = Command::new("unshare");
     if !rustix::process::geteuid().is_root() {
-        unshare.args(["--user", "--map-root-user"]);
+        unshare
+            .args(["--user", "--map-root-user"])
+            .env(MAPPED_ROOT, "1");
     }
     let output = unshare
         .args([
@@ -68,7 +75,6 @@ fn prepare_namespace() {
 pub(crate) struct Lab {
     pub(crate) internet: Internet,
     dir: tempfile::TempDir,
-    hosts: usize,
     stun: Option<Child>,
     /// Private addresses in use at each site.
     inside: BTreeMap<usize, u8>,
@@ -93,11 +99,10 @@ pub(crate) struct Node {
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut lab = Self {
             internet: Internet::start(1),
             dir: tempfile::Builder::new().prefix("lab").tempdir().unwrap(),
-            hosts: 0,
             stun: None,
             inside: BTreeMap::new(),
         };
@@ -116,7 +121,8 @@ impl Lab {
 
     /// A network behind a NAT.
     pub(crate) fn site(&mut self, behaviour: Behaviour) -> Site {
-        let public = Ipv4Addr::new(203, 0, 113, 1 + self.internet.core().sites.len() as u8);
+        let [high, low] = (self.internet.core().sites.len() as u16).to_be_bytes();
+        let public = Ipv4Addr::new(203, 0, 113 + high, low);
         Site(
             self.internet
                 .add_site(Some(NatBox::new(public.into(), behaviour))),
@@ -134,7 +140,7 @@ impl Lab {
         *number += 1;
         let is_open = self.internet.core().sites[site.0].nat.is_none();
         let ip = match is_open {
-            true => Ipv4Addr::new(198, 51, 100 + site.0 as u8, *number),
+            true => Ipv4Addr::new(198, 51, (site.0 % 256) as u8, *number),
             false => Ipv4Addr::new(10, 0, 0, *number),
         };
         self.add_host(site.0, &[ip])
@@ -149,9 +155,35 @@ impl Lab {
         change(self.internet.core().sites[site.0].nat.as_mut().unwrap());
     }
 
+    /// Starts the program's worker.
+    pub(crate) fn worker(&self, host: &Host, name: &str, slots: u32) -> Process {
+        let log = fs::File::create(self.path(&format!("{name}.log"))).unwrap();
+        let slots = slots.to_string();
+        let process = self
+            .distmesh(host, &["worker", "--name", name, "--slots", &slots])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Process {
+            log: self.path(&format!("{name}.log")),
+            process,
+        }
+    }
+
     /// A process of the program on a host.
     pub(crate) fn distmesh(&self, host: &Host, args: &[&str]) -> Command {
-        let mut command = self.on(host, env!("CARGO_BIN_EXE_distmesh"));
+        let exe = env!("CARGO_BIN_EXE_distmesh");
+        let mut command = match env::var_os(MAPPED_ROOT) {
+            // distccd refuses to be root, and cannot become another user there.
+            Some(_) => {
+                let mut command = self.on(host, "unshare");
+                command.args(["--user", "--map-user=1000", "--map-group=1000", exe]);
+                command
+            }
+            None => self.on(host, exe),
+        };
         command.args(args);
         command
             .env(
@@ -179,6 +211,11 @@ impl Lab {
 
     /// Starts a node that only links: the very tunnel of the program, without distcc.
     pub(crate) fn node(&self, host: &Host, role: &str, name: &str) -> Node {
+        self.node_of("rendezvous", host, role, name)
+    }
+
+    /// The same, in a session of its own.
+    pub(crate) fn node_of(&self, session: &str, host: &Host, role: &str, name: &str) -> Node {
         let exe = env::current_exe().unwrap();
         let mut process = self
             .on(host, exe.to_str().unwrap())
@@ -191,7 +228,7 @@ impl Lab {
             ])
             .env("LAB_ROLE", role)
             .env("LAB_NAME", name)
-            .env("LAB_RENDEZVOUS", self.path("rendezvous"))
+            .env("LAB_RENDEZVOUS", self.path(session))
             .env("LAB_STUN", STUN.join(","))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -224,8 +261,8 @@ impl Lab {
     }
 
     fn add_host(&mut self, site: usize, ips: &[Ipv4Addr]) -> Host {
-        self.hosts += 1;
-        let (netns, device) = (format!("h{}", self.hosts), format!("t{}", self.hosts));
+        let number = HOSTS.fetch_add(1, Ordering::Relaxed);
+        let (netns, device) = (format!("h{number}"), format!("t{number}"));
         let tun = tun::open(&device);
         run(&format!("ip netns add {netns}"));
         run(&format!("ip link set {device} netns {netns}"));
@@ -313,6 +350,24 @@ impl Node {
     }
 }
 
+/// A process of the program; dropping it ends it as a person would.
+pub(crate) struct Process {
+    log: PathBuf,
+    pub(crate) process: Child,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- {}", self.log.display());
+            eprintln!("{}", fs::read_to_string(&self.log).unwrap_or_default());
+        }
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.process.kill();
@@ -324,6 +379,18 @@ impl Drop for Node {
             }
         }
     }
+}
+
+/// Milliseconds from the moment that both knew each other's descriptor until both had the link.
+pub(crate) fn time_to_link(a: &Node, b: &Node) -> u64 {
+    let both = |state: &str| {
+        let first = |node: &Node, peer: &str| {
+            node.first(|line| line["peer"] == peer && line["state"] == state)
+                .unwrap()
+        };
+        first(a, &b.name).max(first(b, &a.name))
+    };
+    both("up") - both("punching")
 }
 
 /// Waits until something holds; how long that took.
@@ -349,14 +416,13 @@ pub(crate) fn run(command: &str) {
     );
 }
 
-pub(crate) fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_default()
-}
-
 #[expect(clippy::disallowed_methods, reason = "the lab runs in real time")]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
+
+/// Machines of all labs of this process.
+static HOSTS: AtomicUsize = AtomicUsize::new(1);
 
 /// Two addresses, and two ports of one of them: enough to tell every class of NAT.
 const STUN: [&str; 3] = ["192.0.2.1:3478", "192.0.2.1:3479", "192.0.2.2:3478"];

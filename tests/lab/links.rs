@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    lab::{Lab, Node, Site, story, until},
+    lab::{Lab, Node, Site, story, time_to_link, until},
     nat::{ADDRESS_AND_PORT, Behaviour, INDEPENDENT},
 };
 
@@ -14,21 +14,6 @@ const HARD: Behaviour = Behaviour::new(ADDRESS_AND_PORT, ADDRESS_AND_PORT);
 fn pair(lab: &mut Lab, sites: [Site; 2]) -> (Node, Node) {
     let [a, b] = sites.map(|site| lab.host(site));
     (lab.node(&a, "primary", "p"), lab.node(&b, "worker", "w"))
-}
-
-/// From the moment that both knew each other's descriptor until both had the link.
-fn time_to_link(a: &Node, b: &Node) -> Duration {
-    let names = [(a, b.name.as_str()), (b, a.name.as_str())];
-    let first = |state: &str| {
-        names
-            .iter()
-            .filter_map(|(node, peer)| {
-                node.first(|line| line["peer"] == *peer && line["state"] == state)
-            })
-            .max()
-            .unwrap()
-    };
-    Duration::from_millis(first("up") - first("punching"))
 }
 
 #[test]
@@ -44,7 +29,7 @@ fn two_strict_nats_are_linked_directly_and_carry_a_stream() {
             until("a stream was echoed", Duration::from_secs(20), || {
                 primary.first(|line| line["echo"] == "w").is_some()
             });
-            println!("link up after {:?}", time_to_link(&primary, &worker));
+            println!("link up after {} ms", time_to_link(&primary, &worker));
             let nat = primary
                 .told()
                 .iter()
@@ -73,7 +58,7 @@ fn two_hard_nats_are_linked_through_a_third_node() {
                     .iter()
                     .all(|name| primary.first(|line| line["echo"] == *name).is_some())
             });
-            println!("link up after {:?}", time_to_link(&primary, &worker));
+            println!("link up after {} ms", time_to_link(&primary, &worker));
             drop(relay);
         },
     );

@@ -14,9 +14,12 @@
 )]
 #![expect(clippy::disallowed_methods, reason = "a test is a shell")]
 
+mod builds;
+mod faults;
 mod internet;
 mod lab;
 mod links;
+mod matrix;
 #[path = "../nat/mod.rs"]
 mod nat;
 mod node;

@@ -239,6 +239,37 @@ impl NatBox {
 /// A flow that was never answered is forgotten after this (Linux: nf_conntrack_udp_timeout).
 const OWN_FLOW: Duration = Duration::from_secs(30);
 
+/// What a pair of NATs allows (nat.md, section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    Direct,
+    Relayed,
+    /// A dependent mapping behind a filter that lets in more than it has sent to: either is right.
+    Either,
+}
+
+pub(crate) fn expected(a: Behaviour, b: Behaviour) -> Expected {
+    let dependent = |nat: Behaviour| nat.mapping != INDEPENDENT;
+    let lenient = |nat: Behaviour| nat.filtering != ADDRESS_AND_PORT;
+    match (dependent(a), dependent(b)) {
+        (false, false) => Expected::Direct,
+        (false, true) if lenient(a) => Expected::Direct,
+        (true, false) if lenient(b) => Expected::Direct,
+        _ if a.filtering == INDEPENDENT || b.filtering == INDEPENDENT => Expected::Either,
+        _ if a.mapping == ADDRESS || b.mapping == ADDRESS => Expected::Either,
+        _ => Expected::Relayed,
+    }
+}
+
+/// Every mapping with every filtering, against every other.
+pub(crate) fn pairs() -> impl Iterator<Item = (Behaviour, Behaviour)> {
+    let behaviours = || {
+        ALL.into_iter()
+            .flat_map(|mapping| ALL.map(|filtering| Behaviour::new(mapping, filtering)))
+    };
+    behaviours().flat_map(move |a| behaviours().map(move |b| (a, b)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,12 +25,4 @@ impl Rng {
     pub(crate) fn per_mille(&mut self, per_mille: u64) -> bool {
         self.below(1_000) < per_mille
     }
-
-    pub(crate) fn bytes(&mut self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        for chunk in bytes.chunks_exact_mut(8) {
-            chunk.copy_from_slice(&self.next().to_be_bytes());
-        }
-        bytes
-    }
 }

@@ -9,7 +9,7 @@ use distmesh::{
 
 use crate::{
     for_each_seed, ms,
-    nat::{ADDRESS, ADDRESS_AND_PORT, ALL, Behaviour, INDEPENDENT},
+    nat::{ADDRESS, ADDRESS_AND_PORT, Behaviour, Expected, INDEPENDENT, expected, pairs},
     secs,
     world::{HostId, World},
 };
@@ -35,36 +35,6 @@ fn cluster(
         world.start(node);
     }
     (primary, worker, relays)
-}
-
-/// What nat.md's table says of a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expected {
-    Direct,
-    Relayed,
-    /// A dependent mapping behind a filter that lets everybody in: rare, and either is right.
-    Either,
-}
-
-fn expected(a: Behaviour, b: Behaviour) -> Expected {
-    let dependent = |nat: Behaviour| nat.mapping != INDEPENDENT;
-    let lenient = |nat: Behaviour| nat.filtering != ADDRESS_AND_PORT;
-    match (dependent(a), dependent(b)) {
-        (false, false) => Expected::Direct,
-        (false, true) if lenient(a) => Expected::Direct,
-        (true, false) if lenient(b) => Expected::Direct,
-        _ if a.filtering == INDEPENDENT || b.filtering == INDEPENDENT => Expected::Either,
-        _ if a.mapping == ADDRESS || b.mapping == ADDRESS => Expected::Either,
-        _ => Expected::Relayed,
-    }
-}
-
-fn pairs() -> impl Iterator<Item = (Behaviour, Behaviour)> {
-    let behaviours = || {
-        ALL.into_iter()
-            .flat_map(|mapping| ALL.map(|filtering| Behaviour::new(mapping, filtering)))
-    };
-    behaviours().flat_map(move |a| behaviours().map(move |b| (a, b)))
 }
 
 #[test]

@@ -139,14 +139,14 @@ impl World {
         let addr = SocketAddr::new(IpAddr::V4(ip), 5_000);
         let name: NodeName = format!("node-{}", self.hosts.len()).parse().unwrap();
         let config = Box::new(MeshConfig {
-            me: PeerId(self.rng.bytes()),
+            me: PeerId(bytes(&mut self.rng)),
             role,
             name,
             start_ms: 0,
             stream_key: [0; 32],
             host_candidates: vec![addr],
             stun_servers: self.stun.clone(),
-            seed: self.rng.bytes(),
+            seed: bytes(&mut self.rng),
         });
         self.add_host(vec![addr], nat, Body::Node { config, mesh: None })
     }
@@ -168,7 +168,7 @@ impl World {
 
     /// The process dies and comes back as another: same label, new keys.
     pub(crate) fn restart(&mut self, node: HostId) {
-        let (me, seed) = (PeerId(self.rng.bytes()), self.rng.bytes());
+        let (me, seed) = (PeerId(bytes(&mut self.rng)), bytes(&mut self.rng));
         if let Body::Node { config, .. } = &mut self.hosts[node.0].body {
             config.me = me;
             config.seed = seed;
@@ -511,6 +511,15 @@ impl Host {
 /// Both ends of a pair derive the same key; here it need not be secret, only theirs.
 pub(crate) fn probe_key(a: PeerId, b: PeerId) -> [u8; 32] {
     std::array::from_fn(|i| a.0[i] ^ b.0[i] ^ 0x5a)
+}
+
+/// A key, or a seed.
+pub(crate) fn bytes(rng: &mut Rng) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for chunk in bytes.chunks_exact_mut(8) {
+        chunk.copy_from_slice(&rng.next().to_be_bytes());
+    }
+    bytes
 }
 
 /// When every world begins.

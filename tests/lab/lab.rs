@@ -230,6 +230,7 @@ impl Lab {
             .env("LAB_NAME", name)
             .env("LAB_RENDEZVOUS", self.path(session))
             .env("LAB_STUN", STUN.join(","))
+            .env("LAB_PAUSE_MS", self.path("pause"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

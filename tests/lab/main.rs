@@ -24,4 +24,5 @@ mod matrix;
 mod nat;
 mod node;
 mod packet;
+mod soak;
 mod tun;

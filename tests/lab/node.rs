@@ -5,6 +5,7 @@ use std::{
     io::{Read, Write},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use distmesh::{
@@ -94,11 +95,12 @@ fn handle(node: &Node, event: TunnelEvent) {
             if state == LinkState::Up && reason == "connected" {
                 let tunnel = node.tunnel.clone();
                 tokio::spawn(async move {
-                    let Ok(stream) = tunnel.open(peer).await else {
-                        return;
-                    };
-                    if echoes(stream).await {
-                        say(&json!({"ms": unix_ms(), "echo": name}));
+                    while let Ok(stream) = tunnel.open(peer).await {
+                        if echoes(stream).await {
+                            say(&json!({"ms": unix_ms(), "echo": name}));
+                        }
+                        let Some(pause) = pause() else { return };
+                        tokio::time::sleep(pause).await;
                     }
                 });
             }
@@ -106,6 +108,12 @@ fn handle(node: &Node, event: TunnelEvent) {
         TunnelEvent::Incoming { stream, .. } => drop(tokio::spawn(echo(stream))),
         TunnelEvent::PeerClosed { reason, .. } => say(&json!({"ms": unix_ms(), "closed": reason})),
     }
+}
+
+/// Between two echoes: what the story wrote into a file; for ever, if there is none.
+fn pause() -> Option<Duration> {
+    let text = std::fs::read_to_string(env::var("LAB_PAUSE_MS").ok()?).ok()?;
+    Some(Duration::from_millis(text.trim().parse().ok()?))
 }
 
 /// Sends more than fits into a few packets, and waits for all of it.

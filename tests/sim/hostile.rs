@@ -9,7 +9,7 @@ use distmesh::{
 
 use crate::{
     for_each_seed, ms,
-    nat::rng::Rng,
+    nat::{ADDRESS_AND_PORT, Behaviour, rng::Rng},
     secs,
     world::{HostId, Packet, World},
 };
@@ -211,4 +211,69 @@ fn a_forged_stun_response_moves_no_candidate() {
     }
     world.run_for(secs(30));
     assert_eq!(world.mesh(node).descriptor(), before);
+}
+
+/// A pair that is relayed, the relay, and every frame that came by it.
+fn overheard_relayed(seed: u64) -> (World, [HostId; 3], Vec<Packet>) {
+    let mut world = World::new(seed);
+    let hard = Behaviour::new(ADDRESS_AND_PORT, ADDRESS_AND_PORT);
+    let (a, b) = (world.add_nat(hard), world.add_nat(hard));
+    let primary = world.add_node(Role::Primary, Some(a));
+    let worker = world.add_node(Role::Worker, Some(b));
+    let relay = world.add_node(Role::Worker, None);
+    world.capture = Some(Vec::new());
+    for node in [primary, worker, relay] {
+        world.start(node);
+    }
+    world.run_for(secs(20));
+    assert!(world.are_relayed(primary, worker));
+    let mut frames = world.capture.take().unwrap();
+    world.run_for(ms(100));
+    frames.retain(|packet| classify_datagram(&packet.bytes) == Kind::Relayed);
+    assert!(frames.len() > 20);
+    (world, [primary, worker, relay], frames)
+}
+
+#[test]
+fn a_relay_forwards_for_nobody_but_the_peer_at_that_address() {
+    for_each_seed(10, |seed| {
+        let (mut world, [_, _, relay], frames) = overheard_relayed(seed);
+        let at_relay = world.addr(relay);
+        for frame in frames.iter().filter(|frame| frame.to == at_relay) {
+            let mut posing = frame.bytes.clone();
+            posing[4] ^= 1;
+            let nested = [&frame.bytes[..20], &frame.bytes].concat();
+            for (from, bytes) in [
+                (attacker(), &frame.bytes),
+                (frame.from, &posing),
+                (frame.from, &nested),
+            ] {
+                world.capture = Some(Vec::new());
+                world.inject(relay, from, bytes);
+                assert_eq!(world.capture.take().unwrap().len(), 0, "it was forwarded");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_replayed_frame_gets_at_most_a_pong_and_changes_nothing() {
+    for_each_seed(10, |seed| {
+        let (mut world, [primary, worker, relay], frames) = overheard_relayed(seed);
+        let (events, route) = (world.log.len(), world.route(worker, primary));
+        let from_relay = world.addr(relay);
+        for frame in frames.iter().filter(|frame| frame.from == from_relay) {
+            for from in [from_relay, attacker()] {
+                world.capture = Some(Vec::new());
+                world.inject(worker, from, &frame.bytes);
+                let answers = world.capture.take().unwrap();
+                assert!(answers.len() <= 1 && answers.iter().all(|answer| answer.to == from_relay));
+            }
+        }
+        world.run_for(secs(30));
+        assert_eq!(
+            (world.log.len(), world.route(worker, primary)),
+            (events, route)
+        );
+    });
 }

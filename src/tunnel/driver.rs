@@ -305,7 +305,7 @@ impl Driver {
         }
         for (peer, link) in &mut self.links {
             link.note_rtt(self.mesh.rtt(*peer));
-            send(&mut self.socket, &self.mesh, *peer, &link.take_outgoing());
+            send(&mut self.socket, &self.mesh, *peer, link);
             for event in link.take_events() {
                 // Nobody listens while the program ends.
                 drop(self.events.send(event));
@@ -367,7 +367,7 @@ impl Driver {
             let now = now();
             for (peer, link) in &mut self.links {
                 link.close(reason, now);
-                send(&mut self.socket, &self.mesh, *peer, &link.take_outgoing());
+                send(&mut self.socket, &self.mesh, *peer, link);
             }
             self.socket.flush().await;
             tokio::time::sleep(GOODBYE_GAP).await;
@@ -375,19 +375,17 @@ impl Driver {
     }
 }
 
-/// Puts a link's datagrams on their way, straight or through a relay. Without a path they are lost, as on the way.
-fn send(socket: &mut Socket, mesh: &Mesh, peer: PeerId, datagrams: &[Vec<u8>]) {
-    if datagrams.is_empty() {
-        return;
-    }
-    match mesh.first_hop(peer) {
-        Some((to, None)) => datagrams
-            .iter()
-            .for_each(|datagram| socket.queue(to, &[datagram])),
-        Some((to, Some(header))) => datagrams
-            .iter()
-            .for_each(|datagram| socket.queue(to, &[&header, datagram])),
-        None => {}
+/// Puts a link's datagrams on their way, straight or through a relay. The peer may have found its path first and shaken hands
+/// already: until there is one here, the answer waits.
+fn send(socket: &mut Socket, mesh: &Mesh, peer: PeerId, link: &mut Link) {
+    let Some((to, header)) = mesh.first_hop(peer) else {
+        return link.hold_outgoing();
+    };
+    for datagram in link.take_outgoing() {
+        match &header {
+            None => socket.queue(to, &[&datagram]),
+            Some(header) => socket.queue(to, &[header, &datagram]),
+        }
     }
 }
 

@@ -221,6 +221,12 @@ impl Link {
         std::mem::take(&mut self.outgoing)
     }
 
+    /// There is no path yet: only the latest can be of use when there is one.
+    pub(super) fn hold_outgoing(&mut self) {
+        let surplus = self.outgoing.len().saturating_sub(MAX_HELD);
+        self.outgoing.drain(..surplus);
+    }
+
     pub(super) fn take_events(&mut self) -> Vec<TunnelEvent> {
         std::mem::take(&mut self.events)
     }
@@ -414,3 +420,6 @@ impl End {
         self.received_all = true;
     }
 }
+
+/// A handshake's answer, and a few packets of the one that came after.
+const MAX_HELD: usize = 8;

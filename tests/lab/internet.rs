@@ -153,8 +153,9 @@ fn carry(core: &Mutex<Core>, stop: &AtomicBool) {
             tv_nsec: wait.subsec_nanos().into(),
         };
         let _ = poll(&mut fds, Some(&timeout));
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         let mut core = core.lock().unwrap();
-        for (host, device) in devices.iter().enumerate() {
+        for (host, device) in devices.iter().enumerate().filter(|(host, _)| ready[*host]) {
             while let Some(packet) = tun::read(device, &mut buffer) {
                 if let Some(datagram) = Datagram::read(packet) {
                     core.depart(host, datagram);

@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -132,7 +131,7 @@ impl Driver {
             self.socket.flush().await;
             let deadline = self.deadline().into();
             let input = tokio::select! {
-                ready = self.socket.readable() => { drop(ready); Input::Datagrams }
+                () = self.socket.readable() => Input::Datagrams,
                 command = self.commands.recv() => Input::Command(command),
                 Some(key) = self.changed.recv() => Input::Changed(key),
                 () = sleep_until(deadline) => Input::Clock,
@@ -164,7 +163,7 @@ impl Driver {
             identity,
             ..
         } = self;
-        let received = socket.receive(|from, datagram| {
+        socket.receive(|from, datagram| {
             let Datagram::WireGuard(datagram) = mesh.handle_datagram(from, datagram, now) else {
                 return;
             };
@@ -183,13 +182,6 @@ impl Driver {
                 mesh.handle_traffic(peer, now);
             }
         });
-        match received {
-            // An ICMP error of an earlier datagram is reported here; the probes see to it.
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                tracing::trace!(%error, "receive");
-            }
-            Ok(()) | Err(_) => {}
-        }
     }
 
     fn handle_changed(&mut self, first: StreamKey, now: Instant) {
@@ -340,6 +332,11 @@ impl Driver {
         if let Some(link) = self.links.get_mut(&peer) {
             link.handle_mesh(event, now);
         }
+        let remotes = self
+            .links
+            .keys()
+            .filter_map(|peer| self.mesh.path(*peer)?.direct());
+        self.socket.link(remotes);
     }
 
     /// Another port is another mapping: what a NAT remembers of the old one is left behind.

@@ -1,6 +1,14 @@
-//! The node's one UDP socket, in batches: segments of one size go to the kernel, and come from it, together (GSO, GRO).
+//! The node's one UDP port, in batches: segments of one size go to the kernel, and come from it, together (GSO, GRO).
+
+#[cfg(target_os = "linux")]
+mod linked;
+#[cfg(not(target_os = "linux"))]
+#[path = "socket/unlinked.rs"]
+mod linked;
 
 use std::{
+    collections::BTreeSet,
+    future::poll_fn,
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
@@ -9,11 +17,14 @@ use std::{
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::{io::Interest, net::UdpSocket};
 
+use linked::Linked;
+
 /// A bound UDP socket. Addresses it gives and takes are plain IPv4 or IPv6, never IPv4 mapped into IPv6.
 pub(super) struct Socket {
     socket: UdpSocket,
     state: UdpSocketState,
     dual: bool,
+    linked: Linked,
     buffers: Vec<Vec<u8>>,
     pending: Vec<Batch>,
 }
@@ -46,6 +57,7 @@ impl Socket {
             socket,
             state,
             dual,
+            linked: Linked::default(),
             buffers,
             pending: Vec::new(),
         })
@@ -55,31 +67,41 @@ impl Socket {
         self.socket.local_addr()
     }
 
-    /// Waits until something has come.
-    pub(super) async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+    /// Gives the peers at these addresses receive buffers of their own, where the system can.
+    pub(super) fn link(&mut self, remotes: impl Iterator<Item = SocketAddr>) {
+        let remotes: BTreeSet<_> = remotes.map(|remote| self.destination(remote)).collect();
+        self.linked.set(&self.socket, &remotes);
     }
 
-    /// Hands what has come to `take`, datagram by datagram, one batch at most.
-    pub(super) fn receive(&mut self, mut take: impl FnMut(SocketAddr, &[u8])) -> io::Result<()> {
-        let mut metas = [RecvMeta::default(); BATCHES];
-        let mut slices: Vec<IoSliceMut<'_>> = self
-            .buffers
-            .iter_mut()
-            .map(|buffer| IoSliceMut::new(buffer))
-            .collect();
-        let state = &self.state;
-        let socket = &self.socket;
-        let count = socket.try_io(Interest::READABLE, || {
-            state.recv(UdpSockRef::from(socket), &mut slices, &mut metas)
-        })?;
-        for (meta, buffer) in metas.iter().zip(&self.buffers).take(count) {
-            let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
-            for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                take(from, datagram);
+    /// Waits until something has come.
+    pub(super) async fn readable(&self) {
+        poll_fn(|context| {
+            // Both are asked, so that either wakes the task. An error is seen when something is received.
+            let main = self.socket.poll_recv_ready(context).map(drop);
+            let linked = self.linked.poll_readable(context);
+            if main.is_ready() { main } else { linked }
+        })
+        .await;
+    }
+
+    /// Hands what has come to `take`, datagram by datagram, one batch of each socket at most.
+    pub(super) fn receive(&mut self, mut take: impl FnMut(SocketAddr, &[u8])) {
+        let Self {
+            socket,
+            state,
+            linked,
+            buffers,
+            ..
+        } = self;
+        for (socket, state) in std::iter::once((&*socket, &*state)).chain(linked.iter()) {
+            match receive(socket, state, buffers, &mut take) {
+                // An ICMP error of an earlier datagram is reported here; the probes see to it.
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    tracing::trace!(%error, "receive");
+                }
+                Ok(()) | Err(_) => {}
             }
         }
-        Ok(())
     }
 
     /// Puts a datagram, given in parts, into the current batch, or begins a new one.
@@ -139,6 +161,29 @@ impl Socket {
             IpAddr::V4(_) | IpAddr::V6(_) => to,
         }
     }
+}
+
+fn receive(
+    socket: &UdpSocket,
+    state: &UdpSocketState,
+    buffers: &mut [Vec<u8>],
+    take: &mut impl FnMut(SocketAddr, &[u8]),
+) -> io::Result<()> {
+    let mut metas = [RecvMeta::default(); BATCHES];
+    let mut slices: Vec<IoSliceMut<'_>> = buffers
+        .iter_mut()
+        .map(|buffer| IoSliceMut::new(buffer))
+        .collect();
+    let count = socket.try_io(Interest::READABLE, || {
+        state.recv(UdpSockRef::from(socket), &mut slices, &mut metas)
+    })?;
+    for (meta, buffer) in metas.iter().zip(buffers).take(count) {
+        let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+        for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
+            take(from, datagram);
+        }
+    }
+    Ok(())
 }
 
 impl Batch {

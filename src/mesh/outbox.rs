@@ -52,7 +52,7 @@ pub enum MeshEvent {
         /// Why, as far as can be told.
         obstacle: Obstacle,
     },
-    /// No peer at all has been reachable for a while: what the NAT remembers of this socket may be the reason, and a fresh one
+    /// No peer at all was ever reachable, for a while now: what the NAT remembers of this socket may be the reason, and a fresh one
     /// the cure.
     Stuck,
     /// The peer is not reachable any more, said goodbye, or was replaced by its restarted self.

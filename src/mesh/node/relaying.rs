@@ -193,10 +193,11 @@ impl Mesh {
         }
     }
 
-    /// Says when nobody at all is reachable: after 10 s, then after twice as long each time, up to a limit.
+    /// Says when nobody at all has ever been reachable: after 10 s, then after twice as long each time, up to a limit. A
+    /// socket that reached somebody is not the reason when he is silent.
     fn say_stuck(&mut self, now: Instant) {
         let mut links = self.peers.values().filter(|peer| peer.is_for_link());
-        let stuck = links.clone().next().is_some() && links.all(|peer| peer.path().is_none());
+        let stuck = links.clone().next().is_some() && links.all(|peer| !peer.had_path());
         if !stuck {
             self.stuck = None;
             return;

@@ -189,6 +189,16 @@ impl Mesh {
         self.wake_at(self.stun.poll_timeout());
     }
 
+    /// This machine was suspended, which no clock here shows: its mappings may be gone, and its peers may have given it up.
+    pub fn handle_resume(&mut self, now: Instant) {
+        self.note_time(now);
+        self.stun.refresh(now);
+        for peer in self.peers.values_mut() {
+            peer.handle_own_change(now);
+        }
+        self.wake_at(Some(now));
+    }
+
     /// The peer left on purpose: it is forgotten, and stays so whatever the rendezvous still says.
     pub fn handle_goodbye(&mut self, peer: PeerId, now: Instant) {
         self.note_time(now);

@@ -42,6 +42,7 @@ pub(super) struct Driver {
     keys: Arc<SessionKeys>,
     bind: Option<SocketAddr>,
     socket: Socket,
+    suspended: Duration,
     mesh: Mesh,
     limiter: Arc<RateLimiter>,
     links: BTreeMap<PeerId, Link>,
@@ -100,6 +101,7 @@ pub(super) fn start(
         keys: config.keys,
         bind: config.bind,
         socket,
+        suspended: suspended(),
         mesh,
         limiter,
         links: BTreeMap::new(),
@@ -253,6 +255,11 @@ impl Driver {
     }
 
     fn handle_clock(&mut self, now: Instant) {
+        let suspended = suspended();
+        if suspended.saturating_sub(self.suspended) > SUSPENDED {
+            self.mesh.handle_resume(now);
+        }
+        self.suspended = suspended;
         if self.mesh.poll_timeout().is_some_and(|due| due <= now) {
             self.mesh.handle_timeout(now);
         }
@@ -421,6 +428,25 @@ fn random_seed() -> Result<[u8; 32], TunnelError> {
 fn now() -> Instant {
     Instant::now()
 }
+
+/// How long this machine has been suspended since it started: what the monotonic clock does not count.
+#[cfg(target_os = "linux")]
+fn suspended() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let at = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
+    // In this order, so that the time between the two calls is not taken for a suspend.
+    let [boot, monotonic] = [ClockId::Boottime, ClockId::Monotonic].map(at);
+    boot.saturating_sub(monotonic)
+}
+
+/// Elsewhere the peers' silence after a suspend has to do.
+#[cfg(not(target_os = "linux"))]
+fn suspended() -> Duration {
+    Duration::ZERO
+}
+
+/// Two readings of the clocks differ by microseconds.
+const SUSPENDED: Duration = Duration::from_millis(500);
 
 /// boringtun wants its timers looked at about every 250 ms.
 const TICK: Duration = Duration::from_millis(250);

@@ -131,3 +131,28 @@ fn a_peer_that_was_unreachable_for_ten_minutes_is_back_within_five_seconds() {
         assert!(took <= secs(5), "{took:?}");
     });
 }
+
+#[test]
+fn a_machine_that_was_suspended_for_a_minute_resumes_its_links_without_a_storm() {
+    for_each_seed(20, |seed| {
+        let mut world = World::new(seed);
+        let short = Behaviour {
+            lifetime: secs(30),
+            ..STRICT
+        };
+        let (a, b) = (world.add_nat(STRICT), world.add_nat(short));
+        let (primary, worker) = pair(&mut world, a, b);
+        world.start(primary);
+        world.start(worker);
+        world.run_for(secs(10));
+        world.suspend(worker, secs(60));
+        world.run_for(secs(60));
+        assert!(!world.are_connected(primary, worker));
+        world.capture = Some(Vec::new());
+        let took = world.run_until(secs(30), |w| w.are_direct(primary, worker));
+        assert!(took.expect("not back") <= secs(5), "{took:?}");
+        world.run_for(secs(5));
+        let sent = world.capture.take().unwrap().len();
+        assert!(sent < 200, "{sent} datagrams");
+    });
+}

@@ -71,6 +71,8 @@ enum Happening {
     Visible(Descriptor),
     Fetch(HostId),
     Thaw(HostId),
+    /// The machine goes on; what is in its second field has passed unseen.
+    Resume(HostId, Duration),
     /// The program opens a fresh socket.
     Rebind(HostId),
 }
@@ -79,6 +81,8 @@ struct Host {
     addrs: Vec<SocketAddr>,
     nat: Option<NatId>,
     body: Body,
+    /// How far its clock is behind: it stood still while the machine was suspended.
+    behind: Duration,
     /// While the process is stopped: what its socket has buffered.
     frozen: Option<VecDeque<Packet>>,
     /// Its cable is pulled.
@@ -263,6 +267,13 @@ impl World {
         self.schedule(span, Happening::Thaw(node));
     }
 
+    /// Suspends a machine: its clock stands still, and nothing is received.
+    pub(crate) fn suspend(&mut self, node: HostId, span: Duration) {
+        self.set_cut(node, true);
+        self.hosts[node.0].frozen = Some(VecDeque::new());
+        self.schedule(span, Happening::Resume(node, span));
+    }
+
     /// Pulls a host's cable, or plugs it in again.
     pub(crate) fn set_cut(&mut self, host: HostId, cut: bool) {
         self.hosts[host.0].cut = cut;
@@ -302,7 +313,7 @@ impl World {
         node: HostId,
         input: impl FnOnce(&mut Mesh, Instant) -> T,
     ) -> T {
-        let now = self.now;
+        let now = self.now - self.hosts[node.0].behind;
         let Body::Node {
             mesh: Some(mesh), ..
         } = &mut self.hosts[node.0].body
@@ -334,6 +345,7 @@ impl World {
             addrs,
             nat,
             body,
+            behind: Duration::ZERO,
             frozen: None,
             cut: false,
         });
@@ -368,6 +380,13 @@ impl World {
             match entry.remove() {
                 Happening::Arrival { packet, inside } => self.arrive(packet, inside),
                 Happening::Visible(descriptor) => self.show(descriptor),
+                Happening::Resume(node, span) => {
+                    let host = &mut self.hosts[node.0];
+                    host.behind += span;
+                    host.frozen = None;
+                    host.cut = false;
+                    self.with_mesh(node, |mesh, now| mesh.handle_resume(now));
+                }
                 Happening::Rebind(node) => {
                     let addr = &mut self.hosts[node.0].addrs[0];
                     addr.set_port(addr.port() + 1);
@@ -396,7 +415,7 @@ impl World {
                 .is_some_and(|due| due <= self.now)
             {
                 self.with_mesh(node, |mesh, now| mesh.handle_timeout(now));
-                let next = self.mesh(node).poll_timeout();
+                let next = self.hosts[node.0].poll_timeout();
                 assert!(
                     next.is_none_or(|next| next > self.now),
                     "a timer stands still"
@@ -502,7 +521,7 @@ impl Host {
         match &self.body {
             Body::Node {
                 mesh: Some(mesh), ..
-            } if self.frozen.is_none() => mesh.poll_timeout(),
+            } if self.frozen.is_none() => Some(mesh.poll_timeout()? + self.behind),
             Body::Node { .. } | Body::StunServer => None,
         }
     }

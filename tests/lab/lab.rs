@@ -100,7 +100,17 @@ pub(crate) struct Node {
 
 impl Lab {
     pub(crate) fn new() -> Self {
-        let mut lab = Self {
+        let mut lab = Self::without_internet();
+        let site = lab.internet.add_site(None);
+        let ips = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
+        let host = lab.add_host(site, &ips);
+        lab.start_stun_on(&host);
+        lab
+    }
+
+    /// Nothing but a directory: the story makes its own network.
+    pub(crate) fn without_internet() -> Self {
+        let lab = Self {
             internet: Internet::start(1),
             dir: tempfile::Builder::new().prefix("lab").tempdir().unwrap(),
             stun: None,
@@ -111,7 +121,6 @@ impl Lab {
             "a secret that is long enough for a laboratory",
         )
         .unwrap();
-        lab.start_stun();
         lab
     }
 
@@ -279,11 +288,8 @@ impl Lab {
     }
 
     /// A real STUN server with two addresses and two ports.
-    fn start_stun(&mut self) {
-        let site = self.internet.add_site(None);
-        let ips = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2)];
-        let host = self.add_host(site, &ips);
-        let mut command = self.on(&host, "turnserver");
+    pub(crate) fn start_stun_on(&mut self, host: &Host) {
+        let mut command = self.on(host, "turnserver");
         command.args([
             "-n",
             "--stun-only",

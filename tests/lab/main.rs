@@ -17,6 +17,7 @@
 mod builds;
 mod faults;
 mod internet;
+mod kernel;
 mod lab;
 mod links;
 mod matrix;

@@ -10,7 +10,8 @@
 //! Mesh (node.rs) ─┬─ Stun (stun.rs): binding transactions → server-reflexive candidates → NatClass (nat.rs)
 //!                 └─ Peer (peer.rs), one each ─┬─ Punch (punch.rs), one a route: cadence, answers, round-trip time
 //!                                              └─ Liveness (liveness.rs): punching → up → suspect → down
-//!      relay.rs: who forwards, and the frames    route.rs: direct or relayed    obstacle.rs: why there is no path
+//!      route.rs: direct or relayed    relay.rs: who forwards, and the frames    approach.rs: how far a probe may travel
+//!      choice.rs: which of two routes is better    obstacle.rs: why there is none
 //!      probe.rs: the probes' bytes    transaction.rs: their ids    replay.rs: which were heard    datagram.rs: whose is it?
 //! ```
 //!
@@ -28,6 +29,7 @@
 //! - After `handle_timeout(now)`, `poll_timeout` is later than `now`, or `None`.
 //! - What a peer or a server sends bounds nothing but itself: candidates per peer and outstanding transactions are capped.
 
+mod approach;
 mod choice;
 mod datagram;
 mod liveness;

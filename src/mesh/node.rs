@@ -66,6 +66,10 @@ pub struct Mesh {
     next_relays: Option<Instant>,
     /// Since when a peer has been without a direct path.
     lacking: BTreeMap<PeerId, Lacking>,
+    /// When it started, by the clock of `now`.
+    born: Instant,
+    /// A fresh socket was needed.
+    careful: bool,
     /// Since when no peer at all has been reachable, and how often that was said.
     stuck: Option<(Instant, u32)>,
     /// Peers that said goodbye. Their descriptors may linger at the rendezvous; their keys never come back.
@@ -98,6 +102,8 @@ impl Mesh {
             sources: BTreeMap::new(),
             next_relays: None,
             lacking: BTreeMap::new(),
+            born: now,
+            careful: false,
             stuck: None,
             gone: BTreeSet::new(),
             out: Outbox::default(),
@@ -136,6 +142,7 @@ impl Mesh {
                 return;
             }
             peer.handle_descriptor(found, now);
+            self.note_hope(Some(id), now);
         } else {
             let key = ProbeKey::new(&probe_key, self.own.peer, id);
             let ids = TransactionIds::new(&self.seed, id.as_bytes());
@@ -144,7 +151,10 @@ impl Mesh {
                 true => Interest::Forwarding(now),
                 false => Interest::Link,
             };
-            let peer = Peer::new(found, interest, (key, ids), now);
+            let mut peer = Peer::new(found, interest, (key, ids), now);
+            if self.careful {
+                peer.set_careful();
+            }
             self.peers.insert(id, peer);
         }
         self.look_for_relays(now);
@@ -353,6 +363,7 @@ impl Mesh {
         self.own.nat = nat;
         self.own.seq += 1;
         self.out.tell(MeshEvent::DescriptorChanged);
+        self.note_hope(None, now);
         if moved {
             for peer in self.peers.values_mut() {
                 peer.handle_own_change(now);

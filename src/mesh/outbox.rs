@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
-use super::{obstacle::Obstacle, route::Route};
+use super::{approach::NEAR_TTL, obstacle::Obstacle, route::Route};
 use crate::session::PeerId;
 
 /// One datagram to be sent from the node's data socket.
@@ -12,6 +12,8 @@ pub struct Transmit {
     pub to: SocketAddr,
     /// The bytes.
     pub payload: Vec<u8>,
+    /// How many routers it may pass; `None` for the system's choice.
+    pub ttl: Option<u8>,
 }
 
 /// What changed.
@@ -94,8 +96,21 @@ impl Outbox {
         }
     }
 
+    /// Sends what is to open our own NAT and nothing else.
+    pub(super) fn send_near(&mut self, to: SocketAddr, payload: Vec<u8>) {
+        self.transmits.push_back(Transmit {
+            to,
+            payload,
+            ttl: Some(NEAR_TTL),
+        });
+    }
+
     pub(super) fn send(&mut self, to: SocketAddr, payload: Vec<u8>) {
-        self.transmits.push_back(Transmit { to, payload });
+        self.transmits.push_back(Transmit {
+            to,
+            payload,
+            ttl: None,
+        });
     }
 
     pub(super) fn tell(&mut self, event: MeshEvent) {

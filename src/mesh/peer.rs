@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    approach::{Approach, NEAR_FIRST},
     choice::{STALE_ANSWER, is_better, is_failing},
     liveness::{Change, Liveness, State},
     nat,
@@ -48,6 +49,9 @@ pub(super) struct Peer {
     observed: Option<(Route, SocketAddr)>,
     /// Peer-reflexive candidates learnt since a moment.
     learnt: (Instant, u32),
+    approach: Approach,
+    /// A fresh socket was taken because nobody was reached with the last: the peers' NATs must not hear it first.
+    careful: bool,
     /// Asleep, and what that takes has been done.
     is_resting: bool,
 }
@@ -72,6 +76,8 @@ impl Peer {
             liveness: Liveness::new(now),
             observed: None,
             learnt: (now, 0),
+            approach: Approach::Openly,
+            careful: false,
             is_resting: interest != Interest::Link,
             descriptor,
         };
@@ -132,6 +138,24 @@ impl Peer {
         }
         if !self.has_path() {
             self.restart(now);
+            self.keep_near(now);
+        }
+    }
+
+    /// From now on a new address is approached with care.
+    pub(super) fn set_careful(&mut self) {
+        self.careful = true;
+    }
+
+    pub(super) fn set_approach(&mut self, approach: Approach) {
+        self.approach = approach;
+    }
+
+    fn keep_near(&mut self, now: Instant) {
+        if self.careful {
+            for punch in self.punches.values_mut() {
+                punch.keep_near(now + NEAR_FIRST);
+            }
         }
     }
 
@@ -214,11 +238,13 @@ impl Peer {
                 continue;
             }
             let route = Route::Direct(addr);
-            let punch = self
-                .punches
-                .entry(route)
-                .or_insert_with(|| Punch::new(route, kind, now));
-            punch.kind = kind;
+            let near = self.careful.then_some(now + NEAR_FIRST);
+            let fresh = || {
+                let mut punch = Punch::new(route, kind, now);
+                near.into_iter().for_each(|until| punch.keep_near(until));
+                punch
+            };
+            self.punches.entry(route).or_insert_with(fresh).kind = kind;
         }
     }
 
@@ -391,13 +417,37 @@ impl Peer {
         let due = |punch: &&Punch| punch.is_due(now);
         let routes: Vec<_> = self.punches.values().filter(due).map(|p| p.route).collect();
         for route in routes {
+            let approach = self.approach_to(route, now);
+            if approach == Approach::Aside {
+                self.punches
+                    .get_mut(&route)
+                    .into_iter()
+                    .for_each(|punch| punch.put_off(now));
+                continue;
+            }
             let (id, number) = self.ids.next();
             let ping = self.key.seal(&Probe::Ping { id, number });
-            out.send_by(route, self.id, ping);
+            match route {
+                Route::Direct(addr) if approach == Approach::Near => out.send_near(addr, ping),
+                Route::Direct(_) | Route::Relayed(_) => out.send_by(route, self.id, ping),
+            }
             let cadence = self.cadence(route, now);
             if let Some(punch) = self.punches.get_mut(&route) {
                 punch.handle_sent(id, cadence, now);
             }
+        }
+    }
+
+    fn approach_to(&self, route: Route, now: Instant) -> Approach {
+        let near = self
+            .punches
+            .get(&route)
+            .is_some_and(|punch| punch.is_near(now));
+        match route {
+            Route::Relayed(_) => Approach::Openly,
+            Route::Direct(_) if self.path == Some(route) => Approach::Openly,
+            Route::Direct(_) if near => Approach::Near,
+            Route::Direct(_) => self.approach,
         }
     }
 

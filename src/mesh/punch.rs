@@ -35,6 +35,8 @@ pub(super) struct Punch {
     /// When a ping came from here, or the candidate was learnt.
     mentioned: Instant,
     rtt: Option<Duration>,
+    /// Until then its probes are not to arrive.
+    near_until: Option<Instant>,
 }
 
 /// A ping that was not answered yet.
@@ -60,6 +62,7 @@ impl Punch {
             last_answer: None,
             mentioned: now,
             rtt: None,
+            near_until: None,
         }
     }
 
@@ -112,6 +115,20 @@ impl Punch {
     /// A ping came from here.
     pub(super) fn handle_mention(&mut self, now: Instant) {
         self.mentioned = now;
+    }
+
+    /// For a while the probes are only to open our own NAT.
+    pub(super) fn keep_near(&mut self, until: Instant) {
+        self.near_until = Some(until);
+    }
+
+    pub(super) fn is_near(&self, now: Instant) -> bool {
+        self.near_until.is_some_and(|until| now < until)
+    }
+
+    /// Not now.
+    pub(super) fn put_off(&mut self, now: Instant) {
+        self.next = now + EACH;
     }
 
     /// Pings next no later than `at`, but never faster than a burst.

@@ -300,7 +300,10 @@ impl Driver {
             self.handle_mesh(event, now);
         }
         while let Some(transmit) = self.mesh.poll_transmit() {
-            self.socket.queue(transmit.to, &[&transmit.payload]);
+            match transmit.ttl {
+                None => self.socket.queue(transmit.to, &[&transmit.payload]),
+                Some(ttl) => self.socket.send_near(transmit.to, &transmit.payload, ttl),
+            }
         }
         for (peer, link) in &mut self.links {
             link.note_rtt(self.mesh.rtt(*peer));

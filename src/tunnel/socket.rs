@@ -15,6 +15,7 @@ use std::{
 };
 
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use rustix::net::sockopt;
 use tokio::{io::Interest, net::UdpSocket};
 
 use linked::Linked;
@@ -124,6 +125,28 @@ impl Socket {
             bytes: parts.concat(),
             full: false,
         });
+    }
+
+    /// Sends a datagram that is not to get far. Where the system cannot do that, it is not sent.
+    pub(super) fn send_near(&self, to: SocketAddr, datagram: &[u8], ttl: u8) {
+        if let Err(error) = self.try_send_near(to, datagram, ttl) {
+            tracing::debug!(%to, %error, "a datagram that should die on the way was not sent");
+        }
+    }
+
+    fn try_send_near(&self, to: SocketAddr, datagram: &[u8], ttl: u8) -> io::Result<()> {
+        let socket = &self.socket;
+        if to.is_ipv6() {
+            sockopt::set_ipv6_unicast_hops(socket, Some(ttl))?;
+            let sent = socket.try_send_to(datagram, to);
+            sockopt::set_ipv6_unicast_hops(socket, None)?;
+            return sent.map(drop);
+        }
+        let usual = sockopt::ip_ttl(socket)?;
+        sockopt::set_ip_ttl(socket, ttl.into())?;
+        let sent = socket.try_send_to(datagram, self.destination(to));
+        sockopt::set_ip_ttl(socket, usual)?;
+        sent.map(drop)
     }
 
     /// Sends every batch. A datagram that the kernel does not take is lost, as it would be on the way.

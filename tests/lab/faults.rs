@@ -71,19 +71,80 @@ fn a_mapping_wiped_on_one_side_is_found_again_through_the_rendezvous() {
     );
 }
 
+const NULL_BINDING: Behaviour = Behaviour {
+    ports: Ports::Preserving,
+    null_binding: true,
+    ..STRICT
+};
+
 #[test]
 fn a_null_binding_is_bridged_by_a_relay() {
     story("faults::a_null_binding_is_bridged_by_a_relay", |lab| {
-        let null_binding = Behaviour {
-            ports: Ports::Preserving,
-            null_binding: true,
-            ..STRICT
-        };
         let open = lab.open_site();
         let third = lab.host(open);
         let _relay = lab.node(&third, "worker", "r");
-        Pair::linked(lab, [null_binding, null_binding]);
+        Pair::linked(lab, [NULL_BINDING, STRICT]);
     });
+}
+
+#[test]
+fn a_null_binding_is_overcome_by_a_fresh_socket_when_nobody_relays() {
+    story(
+        "faults::a_null_binding_is_overcome_by_a_fresh_socket_when_nobody_relays",
+        |lab| {
+            // The worker knocks first, and both NATs hear it before their own side has spoken.
+            let sites = [lab.site(NULL_BINDING), lab.site(NULL_BINDING)];
+            let [a, b] = sites.map(|site| lab.host(site));
+            let primary = lab.node(&a, "primary", "p");
+            until("the primary's descriptor is there", LIMIT, || {
+                primary.first(|line| line["nat"].is_string()).is_some()
+            });
+            let worker = lab.node(&b, "worker", "w");
+            let took = until("both are up", Duration::from_secs(60), || {
+                primary.is_up("w", Some("direct")) && worker.is_up("p", Some("direct"))
+            });
+            println!("up after {took:?}");
+        },
+    );
+}
+
+#[test]
+fn a_pool_of_addresses_is_no_obstacle() {
+    story("faults::a_pool_of_addresses_is_no_obstacle", |lab| {
+        let arbitrary = Behaviour {
+            arbitrary_pooling: true,
+            ..STRICT
+        };
+        let sites = [lab.pool(arbitrary), lab.site(STRICT)];
+        let [a, b] = sites.map(|site| lab.host(site));
+        let primary = lab.node(&a, "primary", "p");
+        let worker = lab.node(&b, "worker", "w");
+        until("both are up", LIMIT, || {
+            primary.is_up("w", Some("direct")) && worker.is_up("p", Some("direct"))
+        });
+    });
+}
+
+#[test]
+#[ignore = "longer than a mapping lives: nightly"]
+fn a_mapping_that_lives_for_thirty_seconds_is_kept() {
+    story(
+        "faults::a_mapping_that_lives_for_thirty_seconds_is_kept",
+        |lab| {
+            for inbound_refresh in [false, true] {
+                let short = Behaviour {
+                    lifetime: Duration::from_secs(30),
+                    inbound_refresh,
+                    ..STRICT
+                };
+                let mut lab = Lab::new();
+                let pair = Pair::linked(&mut lab, [short, short]);
+                std::thread::sleep(Duration::from_secs(70));
+                assert_eq!(pair.wobbles(), 0);
+            }
+            let _ = lab;
+        },
+    );
 }
 
 #[test]

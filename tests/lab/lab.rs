@@ -138,6 +138,17 @@ impl Lab {
         )
     }
 
+    /// A network behind a NAT with several public addresses.
+    pub(crate) fn pool(&mut self, behaviour: Behaviour) -> Site {
+        let site = self.site(behaviour);
+        self.with_nat(site, |nat| {
+            nat.pool = (1..=4)
+                .map(|last| Ipv4Addr::new(203, 0, 110, last).into())
+                .collect();
+        });
+        site
+    }
+
     /// A network whose machines have public addresses.
     pub(crate) fn open_site(&mut self) -> Site {
         Site(self.internet.add_site(None))

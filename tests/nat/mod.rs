@@ -87,6 +87,8 @@ struct Mapping {
     outside: SocketAddr,
     contacted: BTreeSet<SocketAddr>,
     used: Instant,
+    /// A flow that had to take another port, and was never answered.
+    unanswered: bool,
 }
 
 impl NatBox {
@@ -128,6 +130,7 @@ impl NatBox {
         {
             key = special;
         }
+        let moved = key == special && self.behaviour.mapping != ADDRESS_AND_PORT;
         let outside = match self.mappings.get(&key) {
             Some(mapping) => mapping.outside,
             None => self.allocate(inside, to, rng),
@@ -136,6 +139,7 @@ impl NatBox {
             outside,
             contacted: BTreeSet::new(),
             used: now,
+            unanswered: moved,
         });
         mapping.used = now;
         mapping.contacted.insert(to);
@@ -169,6 +173,7 @@ impl NatBox {
                 if refresh {
                     mapping.used = now;
                 }
+                mapping.unanswered = false;
                 Some(key.0)
             }
             Some(_) | None => {
@@ -189,8 +194,14 @@ impl NatBox {
     fn expire(&mut self, now: Instant) {
         let lifetime = self.behaviour.lifetime;
         let age = |used: Instant| now.saturating_duration_since(used);
-        self.mappings
-            .retain(|_, mapping| age(mapping.used) < lifetime);
+        self.mappings.retain(|_, mapping| {
+            let lifetime = if mapping.unanswered {
+                OWN_FLOW
+            } else {
+                lifetime
+            };
+            age(mapping.used) < lifetime
+        });
         self.own_flows.retain(|_, used| age(*used) < OWN_FLOW);
     }
 

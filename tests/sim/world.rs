@@ -325,7 +325,10 @@ impl World {
         let events: Vec<_> = std::iter::from_fn(|| mesh.poll_event()).collect();
         let from = self.addr(node);
         for transmit in transmits {
-            self.send(node, from, transmit.to, transmit.payload);
+            match transmit.ttl {
+                None => self.send(node, from, transmit.to, transmit.payload),
+                Some(_) => self.send_near(node, from, transmit.to),
+            }
         }
         for event in events {
             if event == MeshEvent::DescriptorChanged {
@@ -465,6 +468,14 @@ impl World {
         let jitter = self.rng.below(self.weather.jitter.as_micros() as u64);
         let delay = self.weather.delay + Duration::from_micros(jitter);
         self.schedule(delay, Happening::Arrival { packet, inside });
+    }
+
+    /// Opens the own NAT and dies behind it.
+    fn send_near(&mut self, host: HostId, from: SocketAddr, to: SocketAddr) {
+        let Host { nat, cut, .. } = self.hosts[host.0];
+        if let Some(nat) = nat.filter(|_| !cut) {
+            self.nats[nat.0].outbound(from, to, self.now, &mut self.rng);
+        }
     }
 
     fn arrive(&mut self, packet: Packet, inside: Option<NatId>) {

@@ -9,9 +9,11 @@ use std::{
 use super::{Datagram, Mesh};
 use crate::{
     mesh::{
+        approach::{Approach, OPENLY_FIRST, by_the_clock},
         datagram::{Kind, classify_datagram},
         obstacle::Obstacle,
         outbox::{MeshEvent, Relayed},
+        peer::Peer,
         probe::short_id,
         relay::{self, Relay, RelayHeader},
         route::Route,
@@ -23,6 +25,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lacking {
     since: Instant,
+    /// Since when nothing has changed that gives new hope for one.
+    hoping_since: Instant,
     /// Since when there has been none at all.
     pathless_since: Option<Instant>,
     /// When that was last said.
@@ -115,6 +119,7 @@ impl Mesh {
             };
             self.ask(peer, chosen, now);
         }
+        self.set_approaches(now);
         self.say_obstacles(now);
         self.say_stuck(now);
         self.next_relays = (!self.lacking.is_empty()).then(|| now + LOOK);
@@ -150,6 +155,7 @@ impl Mesh {
             if peer.needs_relay() {
                 let fresh = Lacking {
                     since: now,
+                    hoping_since: now,
                     pathless_since: None,
                     said: None,
                 };
@@ -161,7 +167,34 @@ impl Mesh {
                 self.lacking.insert(*id, lacking);
             } else {
                 peer.set_relays(&BTreeSet::new(), now);
+                peer.set_approach(Approach::Openly);
             }
+        }
+    }
+
+    /// An address or a class is news: what did not work before may work now.
+    pub(super) fn note_hope(&mut self, peer: Option<PeerId>, now: Instant) {
+        for (id, lacking) in &mut self.lacking {
+            if peer.is_none_or(|peer| peer == *id) {
+                lacking.hoping_since = now;
+            }
+        }
+    }
+
+    /// A relayed pair whose NATs should not be in the way may be kept apart by what one of them remembers.
+    fn set_approaches(&mut self, now: Instant) {
+        let unix = Duration::from_millis(self.own.start_ms) + (now - self.born);
+        for (id, lacking) in &self.lacking {
+            let Some(peer) = self.peers.get_mut(id) else {
+                continue;
+            };
+            let hopeful = !relay::is_hard(self.own.nat, peer.descriptor().nat);
+            let relayed = peer.path().and_then(Route::relay).is_some();
+            let tried = now.saturating_duration_since(lacking.hoping_since) >= OPENLY_FIRST;
+            peer.set_approach(match hopeful && relayed && tried {
+                true => by_the_clock(unix),
+                false => Approach::Openly,
+            });
         }
     }
 
@@ -206,6 +239,8 @@ impl Mesh {
         let patience = (SAY_AFTER * 2_u32.saturating_pow(said)).min(SAY_AGAIN);
         if now.saturating_duration_since(since) >= patience {
             self.stuck = Some((now, said + 1));
+            self.careful = true;
+            self.peers.values_mut().for_each(Peer::set_careful);
             self.out.tell(MeshEvent::Stuck);
         }
     }

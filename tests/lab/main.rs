@@ -16,6 +16,7 @@
 
 mod builds;
 mod faults;
+mod gossip;
 mod internet;
 mod kernel;
 mod lab;

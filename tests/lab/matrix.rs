@@ -43,12 +43,13 @@ impl Trial {
 
     fn is_as_expected(&self) -> bool {
         let route = match expected(self.nats.0, self.nats.1) {
-            Expected::Direct => Some("direct"),
-            Expected::Relayed => Some("relayed"),
-            Expected::Either => None,
+            Expected::Direct => "direct",
+            Expected::Relayed => "relayed",
         };
-        let up =
-            |node: &Option<Node>, peer| node.as_ref().is_some_and(|node| node.is_up(peer, route));
+        let up = |node: &Option<Node>, peer| {
+            node.as_ref()
+                .is_some_and(|node| node.is_up(peer, Some(route)))
+        };
         up(&self.primary, "w") && up(&self.worker, "p")
     }
 

@@ -250,25 +250,38 @@ impl NatBox {
 /// A flow that was never answered is forgotten after this (Linux: nf_conntrack_udp_timeout).
 const OWN_FLOW: Duration = Duration::from_secs(30);
 
-/// What a pair of NATs allows (nat.md, section 6).
+/// What a pair of NATs allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
     Direct,
     Relayed,
-    /// A dependent mapping behind a filter that lets in more than it has sent to: either is right.
-    Either,
 }
 
+/// A direct path is a pair of outside addresses, each of which is what its NAT gives to packets for the other.
+///
+/// Two mappings that depend on the port have no such pair. Otherwise there is one, and it is found if a packet to a published
+/// address comes through; the answer must then come through too. A dependent mapping's published addresses were opened towards
+/// STUN servers only, so nothing but an endpoint-independent filter lets a peer in there.
+///
+/// nat.md, section 6, has the same but for dependent mappings with endpoint-independent filters, where it has what conntrack does:
+/// that answers from the published address, and a NAT in the strict terms of RFC 4787 from another.
 pub(crate) fn expected(a: Behaviour, b: Behaviour) -> Expected {
     let dependent = |nat: Behaviour| nat.mapping != INDEPENDENT;
     let lenient = |nat: Behaviour| nat.filtering != ADDRESS_AND_PORT;
-    match (dependent(a), dependent(b)) {
-        (false, false) => Expected::Direct,
-        (false, true) if lenient(a) => Expected::Direct,
-        (true, false) if lenient(b) => Expected::Direct,
-        _ if a.filtering == INDEPENDENT || b.filtering == INDEPENDENT => Expected::Either,
-        _ if a.mapping == ADDRESS || b.mapping == ADDRESS => Expected::Either,
-        _ => Expected::Relayed,
+    let open = |nat: Behaviour| nat.filtering == INDEPENDENT;
+    let direct = match (dependent(a), dependent(b)) {
+        (false, false) => true,
+        (false, true) => lenient(a),
+        (true, false) => lenient(b),
+        (true, true) => {
+            let stable = a.mapping == ADDRESS || b.mapping == ADDRESS;
+            stable && (open(a) && lenient(b) || open(b) && lenient(a))
+        }
+    };
+    if direct {
+        Expected::Direct
+    } else {
+        Expected::Relayed
     }
 }
 

@@ -47,6 +47,7 @@ fn is_same(ours: &CompilerIdentity, theirs: &CompilerIdentity) -> bool {
         && ours.version == theirs.version
         && ours.target == theirs.target
         && ours.fingerprint == theirs.fingerprint
+        && ours.canary == theirs.canary
 }
 
 /// The fingerprint tells the languages apart already; the names are the second lock on that door.
@@ -78,6 +79,7 @@ fn refusal(ours: &CompilerIdentity, offered: &[CompilerIdentity]) -> String {
         Some(theirs) if theirs.target != ours.target => other_target(ours, theirs),
         Some(theirs) if release(theirs) != release(ours) => other_release(ours, theirs),
         Some(theirs) if theirs.version != ours.version => other_build(ours, theirs),
+        Some(theirs) if theirs.fingerprint == ours.fingerprint => other_object(ours, theirs),
         Some(theirs) => other_defaults(ours, theirs),
     }
 }
@@ -128,6 +130,17 @@ fn other_defaults(ours: &CompilerIdentity, theirs: &CompilerIdentity) -> String 
     format!(
         "worker's {} {} at {} has other default flags, specs or build options than this machine's {}: compare {show} \
          `-### -c t.c` of both, and use the same system release or image",
+        generic_name(ours),
+        printable(release(theirs)),
+        printable(&theirs.path),
+        printable(&ours.path),
+    )
+}
+
+fn other_object(ours: &CompilerIdentity, theirs: &CompilerIdentity) -> String {
+    format!(
+        "worker's {} {} at {} makes another object of the same source than this machine's {}: another assembler, or a \
+         damaged installation; use the same system release or image, with all its updates",
         generic_name(ours),
         printable(release(theirs)),
         printable(&theirs.path),
@@ -215,6 +228,7 @@ mod tests {
             version: version.into(),
             target: "x86_64-linux-gnu".into(),
             fingerprint: format!("fingerprint of {version}"),
+            canary: format!("object of {version}"),
         }
     }
 
@@ -389,5 +403,17 @@ mod tests {
         ] {
             assert_eq!(release(&compiler("/usr/bin/cc", version)), expected);
         }
+    }
+
+    #[test]
+    fn the_same_compiler_with_another_object_is_refused_with_the_cure() {
+        let ours = compiler("/usr/bin/gcc", GCC_12);
+        let mut theirs = ours.clone();
+        theirs.canary = "another".into();
+        let reason = refused(&ours, &[theirs]);
+        assert!(
+            reason.contains("another object") && reason.contains("updates"),
+            "{reason}"
+        );
     }
 }

@@ -15,4 +15,7 @@ pub struct CompilerIdentity {
     /// SHA-256 (hex) of everything that decides the output: full version text, target, build options, specs, default
     /// flags, and the language that the driver takes a C file for.
     pub fingerprint: String,
+    /// SHA-256 (hex) of the object that it makes of the canary, a preprocessed source: driver, code generator and assembler
+    /// have all worked on it.
+    pub canary: String,
 }

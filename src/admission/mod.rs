@@ -10,7 +10,8 @@
 //! travels. Where it is installed, what name it was called by and where it looks for headers do not enter, so that
 //! `/usr/bin/cc` here is served by `/usr/local/bin/gcc` there. The driver's language does enter: `g++` takes even `x.c` for
 //! C++. All of it is read from the compiler's own output and not from its name: a wrapper called `gcc` that adds a flag
-//! shows in the commands that it would run (`-###`).
+//! shows in the commands that it would run (`-###`). What no output tells, an assembler that is another or broken, shows in the
+//! object that the compiler makes of a canary: its digest is the last part of the identity.
 //!
 //! # A compiler is a stranger's program
 //!

@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+use sha2::{Digest, Sha256};
+
 use super::{
     CompilerIdentity,
     output::{Kind, Output},
@@ -148,11 +150,11 @@ impl<'a> Prober<'a> {
                 path: path.to_owned(),
             });
         };
-        // A C file, so that the answer shows whether the driver takes it for C++. Nothing is compiled.
-        std::fs::write(self.scratch.join(SOURCE), "").map_err(|source| IdentifyError::Scratch {
-            dir: self.scratch.to_owned(),
-            source,
-        })?;
+        // A C file, so that the answer shows whether the driver takes it for C++, and a preprocessed one to compile.
+        for (file, text) in [(SOURCE, ""), (CANARY, CANARY_TEXT)] {
+            std::fs::write(self.scratch.join(file), text)
+                .map_err(|error| self.no_scratch(error))?;
+        }
         let interview = Interview {
             call: Call {
                 program: path,
@@ -162,12 +164,35 @@ impl<'a> Prober<'a> {
             },
         };
         let (kind, output) = interview.hold()?;
+        let canary = self.canary(&interview)?;
         Ok(CompilerIdentity {
             path: name.to_owned(),
             version: output.version_line(kind),
             target: output.target().to_owned(),
             fingerprint: output.fingerprint(kind),
+            canary,
         })
+    }
+
+    /// Has the canary compiled, and returns its object's digest.
+    fn canary(&self, interview: &Interview<'_>) -> Result<String, IdentifyError> {
+        // Several compilers are asked in one directory.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let object = format!("canary-{}.o", COUNT.fetch_add(1, Ordering::Relaxed));
+        interview.ask(&["-O2", "-c", CANARY, "-o", &object])?;
+        let path = self.scratch.join(object);
+        let bytes = std::fs::read(&path).map_err(|error| self.no_scratch(error))?;
+        // It goes with the directory if it does not go now.
+        drop(std::fs::remove_file(&path));
+        let digest = Sha256::digest(bytes);
+        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    fn no_scratch(&self, source: io::Error) -> IdentifyError {
+        IdentifyError::Scratch {
+            dir: self.scratch.to_owned(),
+            source,
+        }
     }
 }
 
@@ -186,6 +211,9 @@ fn clean_env(var: impl Fn(&str) -> Option<OsString>) -> Vec<(OsString, OsString)
 
 /// What `-###` is asked about; its name is the same everywhere.
 const SOURCE: &str = "t.c";
+/// Preprocessed C that is C++ too: integers, floating point, a table, a jump table, strings. What a job would be.
+const CANARY: &str = "canary.i";
+const CANARY_TEXT: &str = include_str!("canary.i");
 
 /// The questions to one compiler.
 struct Interview<'a> {
@@ -491,5 +519,33 @@ mod tests {
             reason = "the test measures a real process"
         )]
         Instant::now()
+    }
+
+    #[test]
+    fn a_compiler_with_another_assembler_is_told_by_its_object() {
+        let Some(real) = installed("gcc") else { return };
+        let directory = tempfile::tempdir().unwrap();
+        // All that it says of itself is the real one's; what its assembler makes is not.
+        let body = format!(
+            "case \"$*\" in *-c*canary.i*) {real} \"$@\" && printf x >> \"${{@: -1}}\" ;; *) exec {real} \"$@\" ;; esac",
+            real = real.display()
+        )
+        .replace("\"${@: -1}\"", "\"$5\"");
+        let theirs = identify(&script(directory.path(), "gcc", &body)).unwrap();
+        let ours = identify(&real).unwrap();
+        assert_eq!(theirs.fingerprint, ours.fingerprint);
+        assert!(!admits(&ours, &theirs));
+    }
+
+    #[test]
+    fn a_compiler_that_compiles_nothing_is_offered_to_nobody() {
+        let Some(real) = installed("gcc") else { return };
+        let directory = tempfile::tempdir().unwrap();
+        let body = format!(
+            "case \"$*\" in *-c*canary.i*) echo no assembler >&2; exit 1 ;; *) exec {} \"$@\" ;; esac",
+            real.display()
+        );
+        let error = identify(&script(directory.path(), "gcc", &body)).unwrap_err();
+        assert!(error.to_string().contains("no assembler"), "{error}");
     }
 }

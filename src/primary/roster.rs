@@ -247,6 +247,7 @@ mod tests {
             version: version.into(),
             target: "x86_64-linux-gnu".into(),
             fingerprint: version.into(),
+            canary: version.into(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsString,
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::{
@@ -152,7 +152,7 @@ impl<'a> Prober<'a> {
         };
         // A C file, so that the answer shows whether the driver takes it for C++, and a preprocessed one to compile.
         for (file, text) in [(SOURCE, ""), (CANARY, CANARY_TEXT)] {
-            std::fs::write(self.scratch.join(file), text)
+            self.put(file, text)
                 .map_err(|error| self.no_scratch(error))?;
         }
         let interview = Interview {
@@ -174,9 +174,16 @@ impl<'a> Prober<'a> {
         })
     }
 
+    /// Several compilers are asked in one directory: a file appears whole, whoever puts it there, and stays.
+    fn put(&self, file: &str, text: &str) -> io::Result<()> {
+        let mut whole = tempfile::NamedTempFile::new_in(self.scratch)?;
+        whole.write_all(text.as_bytes())?;
+        whole.persist(self.scratch.join(file))?;
+        Ok(())
+    }
+
     /// Has the canary compiled, and returns its object's digest.
     fn canary(&self, interview: &Interview<'_>) -> Result<String, IdentifyError> {
-        // Several compilers are asked in one directory.
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let object = format!("canary-{}.o", COUNT.fetch_add(1, Ordering::Relaxed));
         interview.ask(&["-O2", "-c", CANARY, "-o", &object])?;
@@ -547,5 +554,23 @@ mod tests {
         );
         let error = identify(&script(directory.path(), "gcc", &body)).unwrap_err();
         assert!(error.to_string().contains("no assembler"), "{error}");
+    }
+
+    #[test]
+    fn compilers_that_are_asked_side_by_side_do_not_disturb_each_other() {
+        let Some(real) = installed("gcc") else { return };
+        let scratch = tempfile::tempdir().unwrap();
+        let ask = || {
+            Prober::new(DEADLINE, scratch.path())
+                .identify(&real)
+                .unwrap()
+        };
+        let first = ask();
+        thread::scope(|scope| {
+            let all: Vec<_> = (0..12).map(|_| scope.spawn(ask)).collect();
+            for one in all {
+                assert_eq!(one.join().unwrap(), first);
+            }
+        });
     }
 }

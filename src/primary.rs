@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    admission::{self, CompilerIdentity},
+    admission,
     dispatch::{BuildDesk, Dispatch, JobIo, Transport},
     event::{BuildFeedback, BuildUpdate, Event, LinkChange, WorkerView},
     node::{Node, NodeConfig, NodeError, NodeEvents},
@@ -107,8 +107,8 @@ impl Primary {
             identifying: 0,
             began: now(),
         };
-        for compiler in config.compilers {
-            desk.identify(compiler);
+        for names in admission::one_compiler_each(&config.compilers) {
+            desk.identify(names);
         }
         let task = tokio::spawn(desk.run(events, asked, heard));
         Ok(Self { handle, task })
@@ -207,7 +207,7 @@ impl Desk {
                 Input::Notice(notice) => self.incident(notice.to_string()),
                 Input::Heard(heard) => self.handle_heard(heard),
                 Input::Ask(Ask::Views(reply)) => drop(reply.send(self.views())),
-                Input::Ask(Ask::Compiler(path)) => self.identify(path),
+                Input::Ask(Ask::Compiler(path)) => self.identify(vec![path]),
                 Input::Ask(Ask::Stop(reason)) => {
                     self.goodbye.send_replace(Some(reason));
                     break;
@@ -336,25 +336,23 @@ impl Desk {
         tokio::spawn(conversation.run());
     }
 
-    /// Identifies a compiler in the background, once.
-    fn identify(&mut self, path: PathBuf) {
-        if self.roster.knows(&path.to_string_lossy()) || !self.asked_for.insert(path.clone()) {
-            return;
-        }
-        self.identifying += 1;
+    /// Identifies a compiler, by all its names, in the background, once.
+    fn identify(&mut self, mut names: Vec<PathBuf>) {
+        names.retain(|name| {
+            !self.roster.knows(&name.to_string_lossy()) && self.asked_for.insert(name.clone())
+        });
+        self.identifying += names.len();
         let inbox = self.inbox.clone();
         let scratch = self.scratch.clone();
         tokio::task::spawn_blocking(move || {
-            let heard = match admission::identify(&path, &scratch) {
-                Ok(identity) => Heard::Identified(CompilerIdentity {
-                    path: path.to_string_lossy().into_owned(),
-                    ..identity
-                }),
-                Err(error) => {
-                    Heard::Unidentified(format!("{} stays local: {error}", path.display()))
-                }
-            };
-            drop(inbox.blocking_send(heard));
+            let identities = admission::identify_group(&names, &scratch);
+            for (name, identity) in names.into_iter().zip(identities) {
+                let heard = identity.map_or_else(
+                    |why| Heard::Unidentified(format!("{} stays local: {why}", name.display())),
+                    Heard::Identified,
+                );
+                drop(inbox.blocking_send(heard));
+            }
         });
     }
 

@@ -30,5 +30,5 @@ mod search;
 
 pub use compare::{Verdict, admit};
 pub use identity::CompilerIdentity;
-pub use prober::{IdentifyError, identify, identify_all};
+pub use prober::{IdentifyError, identify, identify_all, identify_group, one_compiler_each};
 pub use search::compilers_on_path;

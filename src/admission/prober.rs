@@ -1,6 +1,7 @@
 //! Asks compilers who they are.
 
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsString,
     io::{self, Write},
@@ -18,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     CompilerIdentity,
+    name::{CompilerName, Language},
     output::{Kind, Output},
     probe::{Call, DEADLINE, ProbeError},
 };
@@ -81,47 +83,62 @@ pub fn identify(path: &Path, scratch: &Path) -> Result<CompilerIdentity, Identif
     Prober::new(DEADLINE, scratch).identify(path)
 }
 
-/// Asks several compilers, as many at once as this machine has slots. Those that cannot be identified are left out and
-/// explained in a warning each; the order is kept.
+/// Asks several compilers, as many at once as this machine has slots; names of one compiler are asked once. Those that cannot
+/// be identified are left out and explained in a warning each; the order is kept.
 pub fn identify_all(paths: &[PathBuf], scratch: &Path) -> (Vec<CompilerIdentity>, Vec<String>) {
     let prober = Prober::new(DEADLINE, scratch);
+    let groups = one_compiler_each(paths);
     let next = AtomicUsize::new(0);
-    let answers = Mutex::new(Vec::new());
+    let answers = Mutex::new(BTreeMap::new());
     let threads = usize::try_from(crate::machine::slots().count).unwrap_or(1);
     thread::scope(|scope| {
-        for _ in 0..threads.min(paths.len()) {
+        for _ in 0..threads.min(groups.len()) {
             scope.spawn(|| {
-                while let Some((index, path)) = take(paths, &next) {
-                    let answer = (index, prober.identify(path));
+                while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let identified = prober.identify_group(group);
                     answers
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
-                        .push(answer);
+                        .extend(group.iter().cloned().zip(identified));
                 }
             });
         }
     });
-    in_order(answers.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn take<'a>(paths: &'a [PathBuf], next: &AtomicUsize) -> Option<(usize, &'a PathBuf)> {
-    let index = next.fetch_add(1, Ordering::Relaxed);
-    Some((index, paths.get(index)?))
-}
-
-type Answer = Result<CompilerIdentity, IdentifyError>;
-
-fn in_order(mut answers: Vec<(usize, Answer)>) -> (Vec<CompilerIdentity>, Vec<String>) {
-    answers.sort_by_key(|(index, _)| *index);
+    let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut known = Vec::new();
     let mut warnings = Vec::new();
-    for (_, answer) in answers {
-        match answer {
-            Ok(compiler) => known.push(compiler),
-            Err(error) => warnings.push(error.to_string()),
+    for path in paths {
+        match answers.remove(path) {
+            Some(Ok(compiler)) => known.push(compiler),
+            Some(Err(warning)) => warnings.push(warning),
+            None => {}
         }
     }
     (known, warnings)
+}
+
+/// Asks the one compiler that has all these names; an answer for each, or why there is none.
+pub fn identify_group(names: &[PathBuf], scratch: &Path) -> Vec<Result<CompilerIdentity, String>> {
+    Prober::new(DEADLINE, scratch).identify_group(names)
+}
+
+/// Puts together the names that lead to one file and make it behave the same: `cc`, `gcc` and `gcc-12`, but not `clang` and
+/// `clang++`, which are one file and two languages, nor a name with a target's prefix, which may be another default target.
+pub fn one_compiler_each(paths: &[PathBuf]) -> Vec<Vec<PathBuf>> {
+    let mut groups: BTreeMap<_, Vec<PathBuf>> = BTreeMap::new();
+    for path in paths {
+        let file = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        let name = path.to_str().and_then(CompilerName::of_path);
+        let behaves = name.map(|name| {
+            let is_cxx = name.driver.language() == Language::Cxx;
+            (is_cxx, name.prefix.map(str::to_owned))
+        });
+        groups
+            .entry((file, behaves))
+            .or_default()
+            .push(path.clone());
+    }
+    groups.into_values().collect()
 }
 
 /// How compilers are asked.
@@ -141,6 +158,20 @@ impl<'a> Prober<'a> {
             }),
             deadline,
         }
+    }
+
+    fn identify_group(&self, names: &[PathBuf]) -> Vec<Result<CompilerIdentity, String>> {
+        let Some(first) = names.first() else {
+            return Vec::new();
+        };
+        let identity = self.identify(first).map_err(|error| error.to_string());
+        let named = |name: &PathBuf| {
+            let path = name.to_string_lossy().into_owned();
+            identity
+                .clone()
+                .map(|identity| CompilerIdentity { path, ..identity })
+        };
+        names.iter().map(named).collect()
     }
 
     fn identify(&self, path: &Path) -> Result<CompilerIdentity, IdentifyError> {
@@ -572,5 +603,22 @@ mod tests {
                 assert_eq!(one.join().unwrap(), first);
             }
         });
+    }
+
+    #[test]
+    fn the_names_of_one_compiler_are_asked_once_and_two_languages_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = script(directory.path(), "clang-14", "exit 1");
+        let link = |name: &str| {
+            let path = directory.path().join(name);
+            std::os::unix::fs::symlink(&real, &path).unwrap();
+            path
+        };
+        let (clang, cxx) = (link("clang"), link("clang++"));
+        let cross = link("aarch64-linux-gnu-clang");
+        let groups = one_compiler_each(&[clang.clone(), cxx.clone(), real.clone(), cross.clone()]);
+        assert_eq!(groups.len(), 3, "{groups:?}");
+        assert!(groups.contains(&vec![clang, real]) && groups.contains(&vec![cxx]));
+        assert!(groups.contains(&vec![cross]));
     }
 }

@@ -44,6 +44,7 @@ pub(super) struct Desk {
     root: u32,
     known: BTreeSet<String>,
     noticed: BTreeSet<String>,
+    refused: BTreeSet<String>,
     /// What dispatch has not yet taken.
     outbox: VecDeque<BuildFeedback>,
     feedback: mpsc::Sender<BuildFeedback>,
@@ -74,6 +75,7 @@ impl Desk {
             root: 0,
             known: BTreeSet::new(),
             noticed: BTreeSet::new(),
+            refused: BTreeSet::new(),
             outbox: VecDeque::new(),
             feedback: outlets.feedback,
             news: outlets.news,
@@ -143,7 +145,10 @@ impl Desk {
                 self.write_state()?;
             }
             BuildUpdate::Refused { compiler, reason } => {
-                self.notice(format!("{compiler} is not distributed: {reason}"));
+                // Once: with every worker that comes the reason grows, and the summary has the last.
+                if self.refused.insert(compiler.clone()) {
+                    self.notice(format!("{compiler} is not distributed: {reason}"));
+                }
                 self.tell(BuildNews::Refused { compiler, reason });
             }
             BuildUpdate::Load(load) => self.take_load(load)?,

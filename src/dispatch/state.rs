@@ -282,19 +282,27 @@ impl State {
     /// Compilers that some live worker refuses and none takes.
     fn refused(&self) -> BTreeMap<String, String> {
         let taken = self.admitted();
-        let mut refused: BTreeMap<String, String> = BTreeMap::new();
+        let mut refused: BTreeMap<&String, BTreeMap<&String, Vec<String>>> = BTreeMap::new();
         for worker in self.live() {
-            for (compiler, reason) in worker
-                .refused
-                .iter()
-                .filter(|(compiler, _)| !taken.contains(*compiler))
-            {
-                let reasons = refused.entry(compiler.clone()).or_default();
-                let separator = if reasons.is_empty() { "" } else { "; " };
-                *reasons += &format!("{separator}{}: {reason}", worker.name);
+            for (compiler, reason) in &worker.refused {
+                let reasons = refused.entry(compiler).or_default();
+                reasons
+                    .entry(reason)
+                    .or_default()
+                    .push(worker.name.to_string());
             }
         }
+        refused.retain(|compiler, _| !taken.contains(*compiler));
+        let in_words = |reasons: BTreeMap<&String, Vec<String>>| {
+            let each = reasons
+                .into_iter()
+                .map(|(reason, names)| format!("{}: {reason}", names.join(", ")));
+            each.collect::<Vec<_>>().join("; ")
+        };
         refused
+            .into_iter()
+            .map(|(compiler, reasons)| (compiler.clone(), in_words(reasons)))
+            .collect()
     }
 
     fn load(&self, build: u64) -> Load {

@@ -108,7 +108,11 @@ async fn makes_side_by_side_share_one_limit() {
     let targets = ["t1 t2 t3 t4 t5 t6", "t7 t8 t9 t10 t11 t12"];
     let script = format!("(make -j {} & make -j {}; wait)", targets[0], targets[1]);
     stage.build(&script, 0).await;
-    assert_eq!((stage.numbers("seen").len(), stage.most("seen")), (12, 4));
+    assert_eq!(stage.numbers("seen").len(), 12);
+    // The job that every make runs without a token cannot be held back: if the second make comes when the first has its
+    // tokens, there is one more until one comes back.
+    let most = stage.most("seen");
+    assert!((4..=5).contains(&most), "{most} at once");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What the session does while the command runs: one handler per thing that happens.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,9 @@ use super::pressure::{available_kib, local_limit};
 use super::processes::Processes;
 use super::record::Said;
 use super::{BuildNews, BuildOptions};
-use crate::event::{BuildFeedback, BuildUpdate, CompileSeen, JobOutcome, JobRecord, Load};
+use crate::event::{
+    BuildFeedback, BuildUpdate, CompileSeen, JobOutcome, JobRecord, LinkState, Load,
+};
 
 /// Memory does not vanish faster than compilers allocate it.
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
@@ -23,6 +25,8 @@ const MEMORY_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Stranded jobs without a make to count by: quick, for machines stand idle.
 const LOOK_WHEN_STRANDED: Duration = Duration::from_millis(250);
+/// Together with the 3 s that made it suspect, what a wiped mapping takes to be replaced.
+const COME_BACK: Duration = Duration::from_secs(3);
 /// Jobs that were handed back show in the next load. If none comes, the jobs had just ended.
 const LOAD_DUE: Duration = Duration::from_secs(1);
 
@@ -42,6 +46,8 @@ pub(super) struct Desk {
     looked: Option<Instant>,
     handed: Option<(Instant, u32)>,
     root: u32,
+    /// Workers that are suspect, and since when.
+    silent: BTreeMap<String, Instant>,
     known: BTreeSet<String>,
     noticed: BTreeSet<String>,
     refused: BTreeSet<String>,
@@ -73,6 +79,7 @@ impl Desk {
             looked: None,
             handed: None,
             root: 0,
+            silent: BTreeMap::new(),
             known: BTreeSet::new(),
             noticed: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -153,7 +160,20 @@ impl Desk {
             }
             BuildUpdate::Load(load) => self.take_load(load)?,
             BuildUpdate::Job(job) => self.take_job(job, now),
-            BuildUpdate::Worker(worker) => self.tell(BuildNews::Worker(worker)),
+            BuildUpdate::Worker(worker) => {
+                match worker.state {
+                    LinkState::Suspect => {
+                        self.silent.entry(worker.name.clone()).or_insert(now);
+                    }
+                    LinkState::Punching
+                    | LinkState::Handshaking
+                    | LinkState::Up
+                    | LinkState::Down => {
+                        self.silent.remove(&worker.name);
+                    }
+                }
+                self.tell(BuildNews::Worker(worker));
+            }
             BuildUpdate::Event(_) => {}
         }
         Ok(())
@@ -220,7 +240,7 @@ impl Desk {
         {
             self.handed = None;
         }
-        if self.load.stranded == 0 || self.handed.is_some() {
+        if self.load.stranded == 0 || self.handed.is_some() || self.may_come_back(now) {
             return;
         }
         let Some(here) = self.running_here(holders, now) else {
@@ -231,6 +251,12 @@ impl Desk {
             self.handed = Some((now, jobs));
             self.outbox.push_back(BuildFeedback::HandBack { jobs });
         }
+    }
+
+    /// A worker has just fallen silent: a lost mapping is found again within a second or two, and its jobs with it.
+    fn may_come_back(&self, now: Instant) -> bool {
+        let since = |since: &Instant| now.duration_since(*since);
+        self.silent.values().any(|silent| since(silent) < COME_BACK)
     }
 
     /// By tokens; under ninja, which has none, by processes other than waiting clients. `None` before the next look.

@@ -247,6 +247,13 @@ impl State {
             .filter(|worker| worker.state == LinkState::Up)
     }
 
+    /// Those that are silent for a moment too: most come back, and their compilers stay distributable meanwhile.
+    fn known(&self) -> impl Iterator<Item = &WorkerUpdate> {
+        self.workers
+            .values()
+            .filter(|worker| matches!(worker.state, LinkState::Up | LinkState::Suspect))
+    }
+
     /// Most slots first: distcc fills hosts in order. A suspect worker keeps its line, so that a hiccup does not rewrite
     /// the file; down takes it out.
     fn host_lines(&self, build: u64) -> Vec<String> {
@@ -254,9 +261,7 @@ impl State {
             return Vec::new();
         };
         let mut shown: Vec<&WorkerUpdate> = self
-            .workers
-            .values()
-            .filter(|worker| matches!(worker.state, LinkState::Up | LinkState::Suspect))
+            .known()
             .filter(|worker| worker.slots > 0 && !worker.admitted.is_empty())
             .collect();
         shown.sort_by_key(|worker| (std::cmp::Reverse(worker.slots), worker.peer));
@@ -274,7 +279,7 @@ impl State {
     }
 
     fn admitted(&self) -> BTreeSet<String> {
-        self.live()
+        self.known()
             .flat_map(|worker| worker.admitted.keys().cloned())
             .collect()
     }

@@ -161,6 +161,35 @@ async fn when_the_only_worker_goes_its_jobs_come_home_no_faster_than_there_is_ro
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_silence_of_the_only_worker_brings_no_job_home() {
+    let slow: String = (0..800)
+        .map(|n| format!("int f{n}(int a) {{ return a * {n} / 3; }}\n"))
+        .collect();
+    let goals: String = (1..=8).map(|n| format!(" c{n}")).collect();
+    let makefile = format!("all:{goals}\nc%: x.c\n\t@gcc -O2 -DN=$* -c x.c -o $@.o\n");
+    let stage = Stage::new(&[("Makefile", &makefile), ("x.c", &slow)]);
+    let worker = Worker::start(3).await;
+    let building = worker.build(stage.sh("make -j"));
+    let disturb = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        worker.set_state(LinkState::Suspect);
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        worker.set_state(LinkState::Up);
+        std::future::pending::<()>().await;
+    };
+    let told = tokio::select! {
+        told = building => told,
+        () = disturb => unreachable!(),
+    };
+    assert_eq!(
+        (told.outcome.exit, told.outcome.remote),
+        (0, 8),
+        "{:?}",
+        told.outcome.local
+    );
+}
+
 /// Also returns how many compilers ran here at once after that.
 async fn build_and_lose_the_worker(stage: &Stage, call: &str) -> (Told, usize) {
     let worker = Worker::start(6).await;

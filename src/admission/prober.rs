@@ -150,12 +150,15 @@ struct Prober<'a> {
 
 impl<'a> Prober<'a> {
     fn new(deadline: Duration, scratch: &'a Path) -> Self {
+        let mut env = clean_env(|name| {
+            #[expect(clippy::disallowed_methods, reason = "this is the shell of the room")]
+            env::var_os(name)
+        });
+        // What a compiler leaves behind goes with the directory.
+        env.push(("TMPDIR".into(), scratch.into()));
         Self {
             scratch,
-            env: clean_env(|name| {
-                #[expect(clippy::disallowed_methods, reason = "this is the shell of the room")]
-                env::var_os(name)
-            }),
+            env,
             deadline,
         }
     }
@@ -217,7 +220,7 @@ impl<'a> Prober<'a> {
     fn canary(&self, interview: &Interview<'_>) -> Result<String, IdentifyError> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let object = format!("canary-{}.o", COUNT.fetch_add(1, Ordering::Relaxed));
-        interview.ask(&["-O2", "-c", CANARY, "-o", &object])?;
+        interview.ask(&["-pipe", "-O2", "-c", CANARY, "-o", &object])?;
         let path = self.scratch.join(object);
         let bytes = std::fs::read(&path).map_err(|error| self.no_scratch(error))?;
         // It goes with the directory if it does not go now.
@@ -238,7 +241,7 @@ impl<'a> Prober<'a> {
 /// compiler either.
 fn clean_env(var: impl Fn(&str) -> Option<OsString>) -> Vec<(OsString, OsString)> {
     // DEVELOPER_DIR chooses between several Xcodes on macOS.
-    let mut kept: Vec<_> = ["PATH", "HOME", "TMPDIR", "DEVELOPER_DIR"]
+    let mut kept: Vec<_> = ["PATH", "HOME", "DEVELOPER_DIR"]
         .into_iter()
         .filter_map(|name| Some((OsString::from(name), var(name)?)))
         .collect();
@@ -546,9 +549,9 @@ mod tests {
 
     #[test]
     fn a_compiler_gets_only_the_environment_it_needs() {
-        let env = clean_env(|name| (name != "TMPDIR").then(|| "x".into()));
+        let env = clean_env(|name| (name != "DEVELOPER_DIR").then(|| "x".into()));
         let names: Vec<_> = env.iter().filter_map(|(name, _)| name.to_str()).collect();
-        assert_eq!(names, ["PATH", "HOME", "DEVELOPER_DIR", "LC_ALL"]);
+        assert_eq!(names, ["PATH", "HOME", "LC_ALL"]);
     }
 
     fn now() -> Instant {
@@ -563,12 +566,11 @@ mod tests {
     fn a_compiler_with_another_assembler_is_told_by_its_object() {
         let Some(real) = installed("gcc") else { return };
         let directory = tempfile::tempdir().unwrap();
-        // All that it says of itself is the real one's; what its assembler makes is not.
+        // All that it says of itself is the real one's; what its assembler makes is not. The object's name comes last.
         let body = format!(
-            "case \"$*\" in *-c*canary.i*) {real} \"$@\" && printf x >> \"${{@: -1}}\" ;; *) exec {real} \"$@\" ;; esac",
+            "for last; do :; done; case \"$*\" in *-c*canary.i*) {real} \"$@\" && printf x >> \"$last\" ;; *) exec {real} \"$@\" ;; esac",
             real = real.display()
-        )
-        .replace("\"${@: -1}\"", "\"$5\"");
+        );
         let theirs = identify(&script(directory.path(), "gcc", &body)).unwrap();
         let ours = identify(&real).unwrap();
         assert_eq!(theirs.fingerprint, ours.fingerprint);

@@ -52,6 +52,8 @@ pub(crate) struct Behaviour {
     /// As Linux without a firewall: an unsolicited packet to the box itself is remembered as a flow of its own, and a later
     /// packet from inside that would look like its answer gets another port (nat.md, section 1).
     pub(crate) null_binding: bool,
+    /// Whether a box that lost its state avoids the ports it had given, even where it keeps inside ports: another box took over.
+    pub(crate) moves_when_wiped: bool,
 }
 
 impl Behaviour {
@@ -66,6 +68,7 @@ impl Behaviour {
             inbound_refresh: false,
             arbitrary_pooling: false,
             null_binding: false,
+            moves_when_wiped: false,
         }
     }
 }
@@ -77,6 +80,8 @@ pub(crate) struct NatBox {
     mappings: BTreeMap<Key, Mapping>,
     /// Flows between the box itself and somebody outside, by his address and the box's.
     own_flows: BTreeMap<(SocketAddr, SocketAddr), Instant>,
+    /// Outside addresses from before the last wipe, that are not given again.
+    retired: BTreeSet<SocketAddr>,
     last_port: u16,
 }
 
@@ -102,6 +107,7 @@ impl NatBox {
             behaviour,
             mappings: BTreeMap::new(),
             own_flows: BTreeMap::new(),
+            retired: BTreeSet::new(),
             last_port: 20_000,
         }
     }
@@ -120,14 +126,12 @@ impl NatBox {
             Dependence::AddressDependent => (inside, Some(to.ip()), None),
             Dependence::AddressAndPortDependent => (inside, Some(to.ip()), Some(to.port())),
         };
+        // A clash moves one flow; all others of the same inside address stay as they are.
         let special = (inside, Some(to.ip()), Some(to.port()));
-        let clashes = |outside: SocketAddr| self.own_flows.contains_key(&(to, outside));
-        if self.mappings.contains_key(&special)
-            || self
-                .mappings
-                .get(&key)
-                .is_some_and(|mapping| clashes(mapping.outside))
-        {
+        let mapped = self.mappings.get(&key).map(|mapping| mapping.outside);
+        let usual = mapped.or_else(|| self.preserved(inside));
+        let clashes = usual.is_some_and(|outside| self.own_flows.contains_key(&(to, outside)));
+        if clashes || self.mappings.contains_key(&special) {
             key = special;
         }
         let moved = key == special && self.behaviour.mapping != ADDRESS_AND_PORT;
@@ -185,10 +189,29 @@ impl NatBox {
         }
     }
 
-    /// Loses its state, as when a conntrack table is flushed.
+    /// Loses its state, as when a conntrack table is flushed: later packets get other ports, unless inside ports are kept.
     pub(crate) fn wipe(&mut self) {
+        self.retire();
+        if self.behaviour.ports == Ports::Preserving && !self.behaviour.moves_when_wiped {
+            self.retired.clear();
+        }
         self.mappings.clear();
         self.own_flows.clear();
+    }
+
+    /// Gives every mapping another outside address. Filters stay: whom a mapping let in before, it lets in at the new address.
+    pub(crate) fn rebind(&mut self, rng: &mut Rng) {
+        self.retire();
+        let before = std::mem::take(&mut self.mappings);
+        for ((inside, ip, port), mut mapping) in before {
+            let to = mapping.contacted.first().copied().unwrap_or(inside);
+            mapping.outside = self.allocate(inside, to, rng);
+            self.mappings.insert((inside, ip, port), mapping);
+        }
+    }
+
+    fn retire(&mut self) {
+        self.retired = self.mappings.values().map(|m| m.outside).collect();
     }
 
     fn expire(&mut self, now: Instant) {
@@ -205,42 +228,51 @@ impl NatBox {
         self.own_flows.retain(|_, used| age(*used) < OWN_FLOW);
     }
 
+    /// The outside address that keeps the inside port, where that is the rule.
+    fn preserved(&self, inside: SocketAddr) -> Option<SocketAddr> {
+        let keeps = self.behaviour.ports == Ports::Preserving && !self.behaviour.arbitrary_pooling;
+        keeps.then(|| SocketAddr::new(self.paired(inside), inside.port()))
+    }
+
+    /// The address of the pool that an inside address always gets.
+    fn paired(&self, inside: SocketAddr) -> IpAddr {
+        let last = match inside.ip() {
+            IpAddr::V4(v4) => v4.octets()[3],
+            IpAddr::V6(v6) => v6.octets()[15],
+        };
+        self.pool[usize::from(last) % self.pool.len()]
+    }
+
     fn allocate(&mut self, inside: SocketAddr, to: SocketAddr, rng: &mut Rng) -> SocketAddr {
-        let ip = self.pool[match self.behaviour.arbitrary_pooling {
-            true => rng.below(self.pool.len() as u64) as usize,
-            false => {
-                let last = match inside.ip() {
-                    IpAddr::V4(v4) => v4.octets()[3],
-                    IpAddr::V6(v6) => v6.octets()[15],
-                };
-                usize::from(last) % self.pool.len()
-            }
-        }];
+        let ip = if self.behaviour.arbitrary_pooling {
+            self.pool[rng.below(self.pool.len() as u64) as usize]
+        } else {
+            self.paired(inside)
+        };
         let free = |outside: SocketAddr| {
             let taken = self
                 .mappings
                 .values()
                 .any(|mapping| mapping.outside == outside);
-            !taken && !self.own_flows.contains_key(&(to, outside))
+            let own = self.own_flows.contains_key(&(to, outside));
+            !taken && !own && !self.retired.contains(&outside)
         };
         let preserved = SocketAddr::new(ip, inside.port());
         if self.behaviour.ports == Ports::Preserving && free(preserved) {
             return preserved;
         }
+        let mut last = self.last_port;
         loop {
             let port = match self.behaviour.ports {
                 Ports::Sequential => {
-                    self.last_port = self.last_port.wrapping_add(1).max(1_024);
-                    self.last_port
+                    last = last.wrapping_add(1).max(1_024);
+                    last
                 }
                 Ports::Random | Ports::Preserving => 20_000 + rng.below(40_000) as u16,
             };
             let outside = SocketAddr::new(ip, port);
-            let taken = self
-                .mappings
-                .values()
-                .any(|mapping| mapping.outside == outside);
-            if !taken && !self.own_flows.contains_key(&(to, outside)) {
+            if free(outside) {
+                self.last_port = last;
                 return outside;
             }
         }
@@ -364,6 +396,68 @@ mod tests {
     }
 
     #[test]
+    fn where_inbound_packets_refresh_a_mapping_lives_on_them_alone() {
+        let behaviour = Behaviour {
+            inbound_refresh: true,
+            ..Behaviour::new(INDEPENDENT, INDEPENDENT)
+        };
+        let mut nat = NatBox::new(addr("9.9.9.9:0").ip(), behaviour);
+        let (inside, peer, mut now) = (addr("10.0.0.2:5"), addr("1.0.0.1:1"), epoch());
+        let outside = nat.outbound(inside, peer, now, &mut Rng::new(1));
+        for _ in 0..10 {
+            now += Duration::from_secs(119);
+            assert_eq!(nat.inbound(peer, outside, now), Some(inside));
+        }
+        now += Duration::from_secs(120);
+        assert_eq!(nat.inbound(peer, outside, now), None);
+    }
+
+    #[test]
+    fn a_wiped_box_gives_other_ports_unless_it_keeps_inside_ones() {
+        for (ports, moves_when_wiped, moves) in [
+            (Ports::Random, false, true),
+            (Ports::Sequential, false, true),
+            (Ports::Preserving, false, false),
+            (Ports::Preserving, true, true),
+        ] {
+            let behaviour = Behaviour {
+                ports,
+                moves_when_wiped,
+                ..Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT)
+            };
+            let mut nat = NatBox::new(addr("9.9.9.9:0").ip(), behaviour);
+            let (inside, peer) = (addr("10.0.0.2:5000"), addr("1.0.0.1:1"));
+            let mut rng = Rng::new(1);
+            let before = nat.outbound(inside, peer, epoch(), &mut rng);
+            nat.wipe();
+            assert_eq!(nat.inbound(peer, before, epoch()), None, "{ports:?}");
+            let after = nat.outbound(inside, peer, epoch(), &mut rng);
+            assert_eq!(nat.inbound(peer, after, epoch()), Some(inside), "{ports:?}");
+            assert_eq!(before != after, moves, "{ports:?}");
+        }
+    }
+
+    #[test]
+    fn a_rebound_mapping_moves_and_lets_in_whom_it_knew() {
+        for ports in [Ports::Random, Ports::Sequential, Ports::Preserving] {
+            let behaviour = Behaviour {
+                ports,
+                ..Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT)
+            };
+            let mut nat = NatBox::new(addr("9.9.9.9:0").ip(), behaviour);
+            let (inside, peer) = (addr("10.0.0.2:5000"), addr("1.0.0.1:1"));
+            let mut rng = Rng::new(1);
+            let before = nat.outbound(inside, peer, epoch(), &mut rng);
+            nat.rebind(&mut rng);
+            let after = nat.mappings.values().next().unwrap().outside;
+            assert_ne!(before, after, "{ports:?}");
+            assert_eq!(nat.inbound(peer, before, epoch()), None, "{ports:?}");
+            assert_eq!(nat.inbound(peer, after, epoch()), Some(inside), "{ports:?}");
+            assert_eq!(nat.outbound(inside, peer, epoch(), &mut rng), after);
+        }
+    }
+
+    #[test]
     fn ports_are_chosen_as_said() {
         let ports = |ports| {
             let behaviour = Behaviour {
@@ -426,5 +520,24 @@ mod tests {
         );
         assert_eq!(nat.inbound(peer, moved, epoch()), Some(inside));
         assert_eq!(out(&mut nat, stun), outside, "other flows are as before");
+    }
+
+    #[test]
+    fn a_null_binding_older_than_every_mapping_moves_the_one_flow_only() {
+        let behaviour = Behaviour {
+            ports: Ports::Preserving,
+            null_binding: true,
+            ..Behaviour::new(INDEPENDENT, INDEPENDENT)
+        };
+        let mut nat = NatBox::new(addr("9.9.9.9:0").ip(), behaviour);
+        let (inside, peer, stun) = (addr("10.0.0.2:5000"), addr("1.0.0.1:1"), addr("2.0.0.1:1"));
+        let mut rng = Rng::new(1);
+        let mut out = |nat: &mut NatBox, to| nat.outbound(inside, to, epoch(), &mut rng);
+        let kept = addr("9.9.9.9:5000");
+        assert_eq!(nat.inbound(peer, kept, epoch()), None);
+        assert_ne!(out(&mut nat, peer), kept);
+        assert_eq!(out(&mut nat, stun), kept);
+        assert_eq!(nat.inbound(stun, kept, epoch()), Some(inside));
+        assert_eq!(nat.inbound(peer, kept, epoch()), None, "the box's own");
     }
 }

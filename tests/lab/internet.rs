@@ -49,8 +49,24 @@ impl Default for Weather {
 pub(crate) struct Site {
     pub(crate) nat: Option<NatBox>,
     pub(crate) weather: Weather,
-    /// When the line will have carried what is on it.
-    busy_until: Instant,
+    /// When the line will have carried what is on it, outwards and inwards.
+    busy_until: [Instant; 2],
+}
+
+/// The way a datagram takes over a site's line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Out,
+    In,
+}
+
+/// A datagram on a line.
+struct Flying {
+    site: usize,
+    way: Way,
+    /// The site that it came from.
+    from: usize,
+    datagram: Datagram,
 }
 
 struct Host {
@@ -65,7 +81,7 @@ pub(crate) struct Core {
     hosts: Vec<Host>,
     rng: Rng,
     flying: BinaryHeap<Reverse<(Instant, u64)>>,
-    cargo: std::collections::BTreeMap<u64, (usize, Datagram)>,
+    cargo: std::collections::BTreeMap<u64, Flying>,
     sent: u64,
 }
 
@@ -106,7 +122,7 @@ impl Internet {
         core.sites.push(Site {
             nat,
             weather: Weather::default(),
-            busy_until: now(),
+            busy_until: [now(); 2],
         });
         core.sites.len() - 1
     }
@@ -182,16 +198,16 @@ impl Core {
         if let Some(nat) = &mut self.sites[site].nat {
             datagram.from = nat.outbound(datagram.from, datagram.to, at, &mut self.rng);
         }
-        let Some(departed) = self.pass_line(site, &datagram, at) else {
-            return;
-        };
         if datagram.ttl < HOPS {
             return;
         }
         datagram.ttl -= HOPS;
-        self.sent += 1;
-        self.flying.push(Reverse((departed, self.sent)));
-        self.cargo.insert(self.sent, (site, datagram));
+        self.fly(Flying {
+            site,
+            way: Way::Out,
+            from: site,
+            datagram,
+        });
     }
 
     fn deliver_due(&mut self) {
@@ -200,42 +216,45 @@ impl Core {
                 return;
             }
             self.flying.pop();
-            if let Some((from, datagram)) = self.cargo.remove(&id) {
-                self.arrive(from, datagram);
+            let Some(flying) = self.cargo.remove(&id) else {
+                continue;
+            };
+            match flying.way {
+                Way::Out => self.cross(flying),
+                Way::In => self.arrive(flying),
             }
         }
     }
 
-    /// A datagram comes to the site that it was sent to.
-    fn arrive(&mut self, from_site: usize, mut datagram: Datagram) {
-        let at = now();
-        let ip = datagram.to.ip();
-        if let Some(host) = self.public_host(ip) {
-            let site = self.hosts[host].site;
-            if self.passes(site) {
-                tun::write(&self.hosts[host].device, &datagram.write());
-            }
-            return;
-        }
+    /// A datagram has left a site, and takes the line of the one that it was sent to; none if nobody has that address.
+    fn cross(&mut self, flying: Flying) {
+        let ip = flying.datagram.to.ip();
         let owns = |site: &Site| site.nat.as_ref().is_some_and(|nat| nat.pool.contains(&ip));
-        let Some(site) = self.sites.iter().position(owns) else {
-            return;
-        };
-        if !self.passes(site) {
-            return;
+        let public = self.public_host(ip).map(|host| self.hosts[host].site);
+        if let Some(site) = public.or_else(|| self.sites.iter().position(owns)) {
+            self.fly(Flying {
+                site,
+                way: Way::In,
+                ..flying
+            });
         }
-        let Some(nat) = &mut self.sites[site].nat else {
-            return;
-        };
-        if from_site == site && !nat.behaviour.hairpin {
-            return;
+    }
+
+    /// A datagram has come in over a site's line.
+    fn arrive(&mut self, flying: Flying) {
+        let (site, mut datagram) = (flying.site, flying.datagram);
+        if let Some(nat) = &mut self.sites[site].nat {
+            if flying.from == site && !nat.behaviour.hairpin {
+                return;
+            }
+            let Some(inside) = nat.inbound(datagram.from, datagram.to, now()) else {
+                return;
+            };
+            datagram.to = inside;
         }
-        let Some(inside) = nat.inbound(datagram.from, datagram.to, at) else {
-            return;
-        };
-        datagram.to = inside;
-        let here = |host: &Host| host.site == site && host.addrs.contains(&inside.ip());
-        if let Some(host) = self.hosts.iter().find(|host| here(host)) {
+        let ip = datagram.to.ip();
+        let here = |host: &&Host| host.site == site && host.addrs.contains(&ip);
+        if let Some(host) = self.hosts.iter().find(here) {
             tun::write(&host.device, &datagram.write());
         }
     }
@@ -246,25 +265,29 @@ impl Core {
             .position(|host| self.sites[host.site].nat.is_none() && host.addrs.contains(&ip))
     }
 
-    /// When a datagram comes out at the far end; `None` if it does not.
-    fn pass_line(&mut self, site: usize, datagram: &Datagram, at: Instant) -> Option<Instant> {
+    /// Puts a datagram on a line, unless the line loses it.
+    fn fly(&mut self, flying: Flying) {
+        let (at, site) = (now(), flying.site);
         if !self.passes(site) {
-            return None;
+            return;
         }
         let weather = self.sites[site].weather;
         let jitter = self.rng.below(weather.jitter.as_micros() as u64 + 1);
-        let mut departs = at;
+        let mut carried = at;
         if let Some(rate) = weather.rate {
-            let bytes = datagram.payload.len() as u64 + 28;
-            let line = &mut self.sites[site].busy_until;
+            let bytes = flying.datagram.payload.len() as u64 + 28;
+            let line = &mut self.sites[site].busy_until[flying.way as usize];
             // A queue of 100 ms: what does not fit is dropped, as routers do.
             if line.saturating_duration_since(at) > Duration::from_millis(100) {
-                return None;
+                return;
             }
             *line = (*line).max(at) + Duration::from_secs(bytes) / rate as u32;
-            departs = *line;
+            carried = *line;
         }
-        Some(departs + weather.delay + Duration::from_micros(jitter))
+        let due = carried + weather.delay + Duration::from_micros(jitter);
+        self.sent += 1;
+        self.flying.push(Reverse((due, self.sent)));
+        self.cargo.insert(self.sent, flying);
     }
 
     /// Whether the line carries the next packet.

@@ -52,7 +52,10 @@ fn site(number: usize, rule: &str) -> Host {
         .args(["netns", "exec", &router, "nft", &rules])
         .status();
     assert!(status.unwrap().success(), "nft refused: {rules}");
-    Host { netns: host }
+    Host {
+        netns: host,
+        ip: [10, 0, 0, 2].into(),
+    }
 }
 
 fn veth(
@@ -82,7 +85,10 @@ fn open_host(lab: &mut Lab) -> Host {
     run("ip -n open link set lan up");
     run("ip -n open route add default via 192.0.2.254");
     run("sysctl -qw net.ipv4.ip_forward=1");
-    let host = Host { netns };
+    let host = Host {
+        netns,
+        ip: [192, 0, 2, 1].into(),
+    };
     lab.start_stun_on(&host);
     host
 }

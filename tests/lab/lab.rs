@@ -89,6 +89,8 @@ pub(crate) struct Site(usize);
 pub(crate) struct Host {
     /// Its network namespace.
     pub(crate) netns: String,
+    /// Its address in its own network.
+    pub(crate) ip: IpAddr,
 }
 
 /// A process that takes part in the session, and what it told.
@@ -295,7 +297,10 @@ impl Lab {
         run(&format!("ip -n {netns} route add default dev {device}"));
         let addrs = ips.iter().map(|ip| IpAddr::V4(*ip)).collect();
         self.internet.add_host(site, addrs, tun);
-        Host { netns }
+        Host {
+            netns,
+            ip: ips[0].into(),
+        }
     }
 
     /// A real STUN server with two addresses and two ports.

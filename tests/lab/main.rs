@@ -26,5 +26,6 @@ mod matrix;
 mod nat;
 mod node;
 mod packet;
+mod packets;
 mod soak;
 mod tun;

@@ -1,0 +1,313 @@
+//! The lab's own truth: what real sockets see of its NAT boxes and lines, before anything of distmesh is judged by them.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    os::fd::AsFd,
+    time::Duration,
+};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::{
+    lab::{Host, Lab, now, story},
+    nat::{ADDRESS, ADDRESS_AND_PORT, ALL, Behaviour, INDEPENDENT, Ports, rng::Rng},
+};
+
+const STRICT: Behaviour = Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT);
+
+/// A socket of a machine in the lab; what it hears is compared by what was said.
+struct Ear(UdpSocket);
+
+impl Ear {
+    /// Binds a port of the host; 0 for any.
+    fn on(host: &Host, port: u16) -> Self {
+        let namespace = File::open(format!("/run/netns/{}", host.netns)).unwrap();
+        // Only the thread that enters the namespace is in it; its socket stays there.
+        let bound = std::thread::spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()
+        });
+        Self(bound.join().unwrap())
+    }
+
+    fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
+
+    fn say(&self, what: &str, to: SocketAddr) {
+        self.0.send_to(what.as_bytes(), to).unwrap();
+    }
+
+    /// The next thing said, and where it came from; `None` after a silence much longer than any line of this lab.
+    fn hear(&self) -> Option<(String, SocketAddr)> {
+        self.hear_within(Duration::from_millis(250))
+    }
+
+    fn hear_within(&self, patience: Duration) -> Option<(String, SocketAddr)> {
+        let mut buffer = [0; 2_000];
+        self.0.set_read_timeout(Some(patience)).unwrap();
+        let (length, from) = self.0.recv_from(&mut buffer).ok()?;
+        let what = String::from_utf8(buffer[..length].to_vec()).unwrap();
+        Some((what, from))
+    }
+
+    /// All that is said until a silence.
+    fn hear_all(&self) -> BTreeSet<String> {
+        let mut heard = BTreeSet::new();
+        while let Some((what, _)) = self.hear() {
+            heard.insert(what);
+        }
+        heard
+    }
+
+    /// Where the other is seen from here when it says something.
+    #[track_caller]
+    fn sees(&self, other: &Self, at: SocketAddr) -> SocketAddr {
+        other.say("where am I?", at);
+        self.hear_within(PATIENCE).expect("nothing came").1
+    }
+}
+
+/// Somebody on the open internet: an address with two ports, and another address.
+struct Outside {
+    ears: [Ear; 3],
+    addrs: [SocketAddr; 3],
+}
+
+impl Outside {
+    fn new(lab: &mut Lab) -> Self {
+        let open = lab.open_site();
+        let [one, two] = [lab.host(open), lab.host(open)];
+        let ears = [Ear::on(&one, 0), Ear::on(&one, 0), Ear::on(&two, 0)];
+        let addrs = [
+            SocketAddr::new(one.ip, ears[0].port()),
+            SocketAddr::new(one.ip, ears[1].port()),
+            SocketAddr::new(two.ip, ears[2].port()),
+        ];
+        Self { ears, addrs }
+    }
+
+    /// Where the three see a socket.
+    fn see(&self, inside: &Ear) -> [SocketAddr; 3] {
+        [0, 1, 2].map(|n| self.ears[n].sees(inside, self.addrs[n]))
+    }
+}
+
+#[test]
+fn each_of_the_nine_behaviours_maps_and_filters_as_it_says() {
+    story(
+        "packets::each_of_the_nine_behaviours_maps_and_filters_as_it_says",
+        |lab| {
+            let outside = Outside::new(lab);
+            for (mapping, filtering) in ALL.into_iter().flat_map(|m| ALL.map(|f| (m, f))) {
+                let site = lab.site(Behaviour::new(mapping, filtering));
+                let host = lab.host(site);
+                let [a, b, c] = outside.see(&Ear::on(&host, 0));
+                let seen = (a == b, b == c);
+                let expected = (mapping != ADDRESS_AND_PORT, mapping == INDEPENDENT);
+                assert_eq!(seen, expected, "{mapping:?}: {a}, {b}, {c}");
+
+                let inside = Ear::on(&host, 0);
+                let mapped = outside.ears[0].sees(&inside, outside.addrs[0]);
+                for (ear, name) in outside.ears.iter().zip(["port", "address", "stranger"]) {
+                    ear.say(name, mapped);
+                }
+                let passes = match filtering {
+                    INDEPENDENT => vec!["address", "port", "stranger"],
+                    ADDRESS => vec!["address", "port"],
+                    ADDRESS_AND_PORT => vec!["port"],
+                };
+                let heard = inside.hear_all();
+                assert!(
+                    heard.iter().eq(passes.iter()),
+                    "{mapping:?}/{filtering:?}: {heard:?}"
+                );
+            }
+        },
+    );
+}
+
+#[test]
+fn ports_and_pools_are_allocated_as_the_box_says() {
+    story(
+        "packets::ports_and_pools_are_allocated_as_the_box_says",
+        |lab| {
+            let outside = Outside::new(lab);
+            for ports in [Ports::Preserving, Ports::Sequential, Ports::Random] {
+                let site = lab.site(Behaviour {
+                    ports,
+                    ..Behaviour::new(ADDRESS_AND_PORT, INDEPENDENT)
+                });
+                let inside = Ear::on(&lab.host(site), 5_000);
+                let [a, b, c] = outside.see(&inside).map(|seen| seen.port());
+                match ports {
+                    Ports::Preserving => assert!(a == 5_000 && b != a && c != a),
+                    Ports::Sequential => assert_eq!([b, c], [a + 1, a + 2]),
+                    Ports::Random => assert!([a, b, c].iter().all(|port| *port >= 20_000)),
+                }
+            }
+            for arbitrary_pooling in [false, true] {
+                let behaviour = Behaviour {
+                    arbitrary_pooling,
+                    ..Behaviour::new(ADDRESS_AND_PORT, INDEPENDENT)
+                };
+                let site = lab.pool(behaviour);
+                let host = lab.host(site);
+                let seen: BTreeSet<_> = (0..8)
+                    .flat_map(|_| outside.see(&Ear::on(&host, 0)))
+                    .map(|seen| seen.ip())
+                    .collect();
+                assert_eq!(seen.len() > 1, arbitrary_pooling, "{seen:?}");
+            }
+        },
+    );
+}
+
+#[test]
+fn neighbours_meet_on_their_own_network_and_by_hairpin_only_where_there_is_one() {
+    story(
+        "packets::neighbours_meet_on_their_own_network_and_by_hairpin_only_where_there_is_one",
+        |lab| {
+            let outside = Outside::new(lab);
+            for hairpin in [false, true] {
+                let site = lab.site(Behaviour {
+                    hairpin,
+                    ..Behaviour::new(INDEPENDENT, INDEPENDENT)
+                });
+                let hosts = [lab.host(site), lab.host(site)];
+                let [a, b] = [Ear::on(&hosts[0], 0), Ear::on(&hosts[1], 0)];
+                a.say("neighbour", SocketAddr::new(hosts[1].ip, b.port()));
+                let (_, from) = b.hear_within(PATIENCE).unwrap();
+                assert_eq!(from, SocketAddr::new(hosts[0].ip, a.port()));
+
+                let [seen_a, seen_b] = [&a, &b].map(|ear| outside.see(ear)[0]);
+                a.say("hairpin", seen_b);
+                // RFC 4787, REQ-9: the source is the outside address.
+                let heard = b.hear();
+                assert_eq!(
+                    heard,
+                    hairpin.then_some(("hairpin".to_owned(), seen_a)),
+                    "hairpin {hairpin}"
+                );
+            }
+        },
+    );
+}
+
+#[test]
+fn a_box_forgets_moves_and_changes_while_it_runs() {
+    story(
+        "packets::a_box_forgets_moves_and_changes_while_it_runs",
+        |lab| {
+            let outside = Outside::new(lab);
+            let (ear, at) = (&outside.ears[0], outside.addrs[0]);
+            let site = lab.site(STRICT);
+            let inside = Ear::on(&lab.host(site), 0);
+
+            let first = ear.sees(&inside, at);
+            lab.with_nat(site, |nat| nat.wipe());
+            ear.say("forgotten", first);
+            assert_eq!(inside.hear(), None);
+            let second = ear.sees(&inside, at);
+            assert_ne!(first, second);
+
+            lab.with_nat(site, |nat| nat.rebind(&mut Rng::new(7)));
+            let third = ear.sees(&inside, at);
+            assert_ne!(second, third);
+
+            outside.ears[2].say("stranger", third);
+            assert_eq!(inside.hear(), None);
+            lab.with_nat(site, |nat| nat.behaviour.filtering = INDEPENDENT);
+            outside.ears[2].say("stranger", third);
+            assert!(inside.hear_within(PATIENCE).is_some());
+
+            lab.with_nat(site, |nat| nat.behaviour.lifetime = Duration::ZERO);
+            ear.say("expired", third);
+            assert_eq!(inside.hear(), None);
+        },
+    );
+}
+
+#[test]
+fn an_unsolicited_packet_to_a_null_binding_box_moves_the_later_flow() {
+    story(
+        "packets::an_unsolicited_packet_to_a_null_binding_box_moves_the_later_flow",
+        |lab| {
+            let outside = Outside::new(lab);
+            let site = lab.site(Behaviour {
+                ports: Ports::Preserving,
+                null_binding: true,
+                ..STRICT
+            });
+            let inside = Ear::on(&lab.host(site), 5_000);
+            let mapped = outside.ears[2].sees(&inside, outside.addrs[2]);
+            assert_eq!(mapped.port(), 5_000);
+            outside.ears[0].say("unsolicited", mapped);
+            assert_eq!(inside.hear(), None);
+            let [moved, elsewhere, as_before] = outside.see(&inside);
+            assert_ne!(moved.port(), 5_000);
+            assert_eq!((elsewhere, as_before), (mapped, mapped));
+
+            // The same before there is any mapping.
+            lab.with_nat(site, |nat| nat.wipe());
+            outside.ears[0].say("unsolicited", mapped);
+            assert_eq!(inside.hear(), None);
+            let [moved, elsewhere, as_before] = outside.see(&inside);
+            assert_ne!(moved.port(), 5_000);
+            assert_eq!((elsewhere, as_before), (mapped, mapped));
+        },
+    );
+}
+
+#[test]
+fn a_line_delays_loses_throttles_and_is_cut_both_ways() {
+    story(
+        "packets::a_line_delays_loses_throttles_and_is_cut_both_ways",
+        |lab| {
+            let outside = Outside::new(lab);
+            let (ear, at) = (&outside.ears[0], outside.addrs[0]);
+            let site = lab.site(STRICT);
+            let inside = Ear::on(&lab.host(site), 0);
+            let mapped = ear.sees(&inside, at);
+
+            let delay = Duration::from_millis(60);
+            lab.set_weather(site, |weather| weather.delay = delay);
+            for (from, to, to_addr) in [(&inside, ear, at), (ear, &inside, mapped)] {
+                let began = now();
+                from.say("slowly", to_addr);
+                assert!(to.hear_within(PATIENCE).is_some());
+                assert!(began.elapsed() >= delay);
+            }
+            lab.set_weather(site, |weather| weather.delay = Duration::ZERO);
+
+            // Half of many packets: neither none nor all, but for odds of one in 2¹⁹⁹.
+            lab.set_weather(site, |weather| weather.loss_per_mille = 500);
+            for (from, to, to_addr) in [(&inside, ear, at), (ear, &inside, mapped)] {
+                (0..200).for_each(|n| from.say(&n.to_string(), to_addr));
+                let heard = to.hear_all().len();
+                assert!(0 < heard && heard < 200, "{heard} of 200");
+            }
+            lab.set_weather(site, |weather| weather.loss_per_mille = 0);
+
+            // 100 packets of a kilobyte need a second at 100 KB/s, of which a queue of a tenth is kept.
+            lab.set_weather(site, |weather| weather.rate = Some(100_000));
+            for (from, to, to_addr) in [(&inside, ear, at), (ear, &inside, mapped)] {
+                let text = |n| format!("{n:0>972}");
+                (0..100).for_each(|n| from.say(&text(n), to_addr));
+                let heard = to.hear_all().len();
+                assert!((10..100).contains(&heard), "{heard} of 100");
+            }
+            lab.set_weather(site, |weather| weather.rate = None);
+
+            lab.set_weather(site, |weather| weather.cut = true);
+            inside.say("out", at);
+            ear.say("in", mapped);
+            assert_eq!((inside.hear(), ear.hear()), (None, None));
+        },
+    );
+}
+
+/// For what has to come: longer than a busy machine takes.
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -312,10 +312,14 @@ impl Mesh {
         if !peer.handle_probe((route, source), bytes, now, &mut self.out) {
             return;
         }
-        let after = peer.path();
+        let (after, seen) = (peer.path(), peer.observed());
         self.note_source(route, id);
         if before != after {
             self.look_for_relays(now);
+        }
+        // The peer sees this node where it has not published itself: either the mapping changed, or servers see another one.
+        if seen.is_some_and(|seen| seen.since == now && !self.is_own(seen.addr)) {
+            self.out.wants_stun = true;
         }
         self.serve_stun_wishes(now);
         self.wake_for(id);
@@ -376,15 +380,41 @@ impl Mesh {
         let usable = |addr: &SocketAddr| nat::is_usable(*addr);
         let distinct: BTreeSet<_> = self.hosts.iter().copied().filter(usable).collect();
         let mapped = self.stun.mapped();
-        let reflexive = mapped.difference(&distinct).map(|addr| Candidate {
-            kind: CandidateKind::ServerReflexive,
-            addr: *addr,
-        });
-        let hosts = distinct.iter().map(|addr| Candidate {
-            kind: CandidateKind::Host,
-            addr: *addr,
-        });
-        hosts.chain(reflexive).collect()
+        let observed = self.observed();
+        let candidate = |kind| move |addr: &SocketAddr| Candidate { kind, addr: *addr };
+        let reflexive = mapped.difference(&distinct);
+        let seen = observed
+            .iter()
+            .filter(|addr| usable(addr) && !distinct.contains(addr) && !mapped.contains(addr));
+        distinct
+            .iter()
+            .map(candidate(CandidateKind::Host))
+            .chain(reflexive.map(candidate(CandidateKind::ServerReflexive)))
+            .chain(
+                seen.take(MAX_OBSERVED)
+                    .map(candidate(CandidateKind::PeerReflexive)),
+            )
+            .collect()
+    }
+
+    fn is_own(&self, addr: SocketAddr) -> bool {
+        self.own.candidates.iter().any(|own| own.addr == addr)
+    }
+
+    /// Where peers see this node (RFC 8445 section 7.2.5.3.1). What one of them sees holds for others only while mappings
+    /// don't depend on the destination; then it differs from what STUN servers see where a null binding moved later flows.
+    /// Neither an old mapping, nor a new one that servers have not been asked about yet, is such a difference.
+    fn observed(&self) -> BTreeSet<SocketAddr> {
+        if !matches!(
+            self.own.nat,
+            NatClass::Unknown | NatClass::EndpointIndependent
+        ) {
+            return BTreeSet::new();
+        }
+        let seen = self.peers.values().filter_map(Peer::observed);
+        seen.filter(|seen| self.stun.covers(seen.since, seen.at))
+            .map(|seen| seen.addr)
+            .collect()
     }
 
     fn wake_for(&mut self, peer: PeerId) {
@@ -396,6 +426,8 @@ impl Mesh {
     }
 }
 
+/// One mapping and one that moved are all that a port that is the same for everybody can have; more is noise.
+const MAX_OBSERVED: usize = 4;
 /// A loaded machine is late by tens of milliseconds; a second is a freeze.
 const STALL: Duration = Duration::from_secs(1);
 /// Far more than leave in one session; 32 KB.

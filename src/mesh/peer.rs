@@ -31,6 +31,18 @@ pub(super) enum Interest {
     Forwarding(Instant),
 }
 
+/// Where a peer sees this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Observed {
+    /// The address that was pinged.
+    via: Route,
+    pub(super) addr: SocketAddr,
+    /// When it was first seen there.
+    pub(super) since: Instant,
+    /// When it was last seen there.
+    pub(super) at: Instant,
+}
+
 /// Everything about one peer.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -45,8 +57,7 @@ pub(super) struct Peer {
     /// When the peer last went up.
     up_since: Instant,
     liveness: Liveness,
-    /// Where the peer last saw this node, by the address that was pinged.
-    observed: Option<(Route, SocketAddr)>,
+    observed: Option<Observed>,
     /// Peer-reflexive candidates learnt since a moment.
     learnt: (Instant, u32),
     approach: Approach,
@@ -109,6 +120,11 @@ impl Peer {
         self.punches.get(&self.path()?)?.rtt()
     }
 
+    /// Where the peer sees this node over the path in use, if nobody is in between.
+    pub(super) fn observed(&self) -> Option<Observed> {
+        self.observed.filter(|seen| self.path() == Some(seen.via))
+    }
+
     /// A newer descriptor of this very run of the peer.
     pub(super) fn handle_descriptor(&mut self, descriptor: Descriptor, now: Instant) {
         self.descriptor = descriptor;
@@ -121,9 +137,7 @@ impl Peer {
                     CandidateKind::PeerReflexive | CandidateKind::Relayed
                 )
                 || punch.answered_within(STALE_ANSWER, now)
-                || published
-                    .iter()
-                    .any(|candidate| Some(candidate.addr) == route.direct())
+                || names(published, *route)
         });
         self.add_published(now);
         if !matches!(self.liveness.state(), State::Up) {
@@ -314,7 +328,7 @@ impl Peer {
         if !punch.handle_answer(&id, now) {
             return;
         }
-        self.note_observed(from, observed, out);
+        self.note_observed(from, observed, now);
         let moved = self.choose_path(from, now);
         let was_up = self.has_path();
         let change = self.liveness.handle_answer(now);
@@ -340,14 +354,19 @@ impl Peer {
         }
     }
 
-    /// The peer sees this node elsewhere than before, over the same way: our mapping changed.
-    fn note_observed(&mut self, via: Route, observed: SocketAddr, out: &mut Outbox) {
+    /// The peer sees this node over this way; over a relay it is the relay that it sees.
+    fn note_observed(&mut self, via: Route, addr: SocketAddr, now: Instant) {
         if via.direct().is_none() {
-            // It is the relay that was seen there.
             return;
         }
-        let before = self.observed.replace((via, observed));
-        out.wants_stun |= before.is_some_and(|(old_via, old)| old_via == via && old != observed);
+        let same = |seen: &Observed| (seen.via, seen.addr) == (via, addr);
+        let since = self.observed.filter(same).map_or(now, |seen| seen.since);
+        self.observed = Some(Observed {
+            via,
+            addr,
+            since,
+            at: now,
+        });
     }
 
     /// Takes `answered` for the path if that is an improvement; returns whether it did.
@@ -404,8 +423,7 @@ impl Peer {
     }
 
     fn is_published(&self, route: Route) -> bool {
-        let mut published = self.descriptor.candidates.iter();
-        published.any(|candidate| Some(candidate.addr) == route.direct())
+        names(&self.descriptor.candidates, route)
     }
 
     fn send_due(&mut self, now: Instant, out: &mut Outbox) {
@@ -460,12 +478,20 @@ impl Peer {
     /// Forgets addresses that a peer was once seen at and isn't any more.
     fn forget_idle(&mut self, now: Instant) {
         let path = self.path;
+        let published = &self.descriptor.candidates;
         self.punches.retain(|route, punch| {
             punch.kind != CandidateKind::PeerReflexive
                 || path == Some(*route)
                 || punch.idle_for(now) < REFLEXIVE_LIFETIME
+                || names(published, *route)
         });
     }
+}
+
+/// Whether one of these is where the route leads.
+fn names(candidates: &[Candidate], route: Route) -> bool {
+    let mut addrs = candidates.iter().map(|candidate| candidate.addr);
+    addrs.any(|addr| Some(addr) == route.direct())
 }
 
 /// An honest node has a handful of interfaces and three STUN servers.

@@ -123,6 +123,13 @@ impl Stun {
         self.current().map(|(_, answer)| answer.mapped).collect()
     }
 
+    /// Whether the servers' answers are about the mapping that a peer has seen from `since` until `at`. Without servers they are.
+    pub(super) fn covers(&self, since: Instant, at: Instant) -> bool {
+        let answers = self.servers.iter().filter_map(|server| server.answer);
+        let newest = answers.map(|answer| answer.at).max();
+        at >= self.round_began && newest.is_none_or(|newest| newest > since)
+    }
+
     /// What the servers saw, if enough of them answered since it last changed; otherwise it is too early to compare.
     pub(super) fn observations(&self) -> Option<Vec<Observation>> {
         let expected = self.servers.iter().filter(|s| !s.is_mute()).count();
@@ -175,15 +182,16 @@ impl Server {
         Some(transaction.id)
     }
 
-    /// Begins a new transaction, unless the last one has only just begun or ended.
+    /// Begins a new transaction now, or a while after the last one that has only just begun or ended.
     fn begin_early(&mut self, now: Instant) {
         let answered = self.answer.map(|answer| answer.at);
         let busy_since = self.transaction.as_ref().map(|t| t.began).or(answered);
-        if busy_since.is_some_and(|since| now.saturating_duration_since(since) < REFRESH_GAP) {
+        let earliest = busy_since.map_or(now, |since| now.max(since + REFRESH_GAP));
+        if self.transaction.is_some() && earliest > now {
             return;
         }
         self.transaction = None;
-        self.next = now;
+        self.next = self.next.min(earliest);
     }
 
     /// The last transaction ended without an answer.

@@ -17,13 +17,29 @@ use crate::{
 
 const STRICT: Behaviour = Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT);
 const HARD: Behaviour = Behaviour::new(ADDRESS_AND_PORT, ADDRESS_AND_PORT);
-const FILES: usize = 40;
+/// What is built.
+#[derive(Clone, Copy)]
+struct Size {
+    files: usize,
+    functions: usize,
+}
 
+const FILES: usize = 40;
 /// Sources that take a compiler a while, so that a build lasts long enough for something to go wrong.
-fn project(dir: &Path) {
+const LONG: Size = Size {
+    files: FILES,
+    functions: 60,
+};
+/// Enough to use every slot more than once.
+const SHORT: Size = Size {
+    files: 10,
+    functions: 1,
+};
+
+fn project(dir: &Path, size: Size) {
     fs::create_dir(dir).unwrap();
-    for n in 0..FILES {
-        let body: String = (0..60)
+    for n in 0..size.files {
+        let body: String = (0..size.functions)
             .map(|f| format!("int f{n}_{f}(int a) {{ int s = {f}; while (a--) s += a * {n} ^ s >> 3; return s; }}\n"))
             .collect();
         fs::write(
@@ -37,14 +53,24 @@ fn project(dir: &Path) {
 }
 
 struct Built {
+    size: Size,
     output: Output,
     report: Value,
 }
 
 /// Builds on the primary's host once the workers are up, while `meanwhile` disturbs it.
 fn build(lab: &Lab, primary: &Host, workers: u32, meanwhile: impl FnOnce(&Path)) -> Built {
+    build_some(lab, primary, (workers, LONG), meanwhile)
+}
+
+fn build_some(
+    lab: &Lab,
+    primary: &Host,
+    (workers, size): (u32, Size),
+    meanwhile: impl FnOnce(&Path),
+) -> Built {
     let (dir, report) = (lab.path("project"), lab.path("report"));
-    project(&dir);
+    project(&dir, size);
     let workers = workers.to_string();
     let running = lab
         .distmesh(
@@ -71,6 +97,7 @@ fn build(lab: &Lab, primary: &Host, workers: u32, meanwhile: impl FnOnce(&Path))
     println!("{}", String::from_utf8_lossy(&output.stderr));
     let report = fs::read(report.join("report.json")).unwrap_or_default();
     Built {
+        size,
         output,
         report: serde_json::from_slice(&report).unwrap_or_default(),
     }
@@ -97,9 +124,13 @@ fn objects(dir: &Path) -> Vec<String> {
 fn assert_right(built: &Built, dir: &Path) {
     assert!(built.output.status.success(), "{:?}", built.output.status);
     assert_eq!(built.report["jobs"]["local"], 0, "{}", built.report);
-    assert_eq!(built.report["jobs"]["remote"], FILES, "{}", built.report);
+    assert_eq!(
+        built.report["jobs"]["remote"], built.size.files,
+        "{}",
+        built.report
+    );
     let here = dir.join("here");
-    project(&here);
+    project(&here, built.size);
     let made = Command::new("make")
         .args(["-s", "-j2"])
         .current_dir(&here)
@@ -109,6 +140,56 @@ fn assert_right(built: &Built, dir: &Path) {
         let same = fs::read(here.join(&name)).unwrap() == fs::read(dir.join(&name)).unwrap();
         assert!(same, "{name} differs");
     }
+}
+
+/// A session that is up before the build, a worker, and ten files: all of them go over a direct link.
+fn builds_directly(test: &str, primary: Option<Behaviour>, worker: Behaviour) {
+    story(test, |lab| {
+        let far = lab.site(worker);
+        let near = match primary {
+            Some(nat) => lab.site(nat),
+            None => lab.open_site(),
+        };
+        let [primary, worker] = [lab.host(near), lab.host(far)];
+        let _up = lab.up(&primary);
+        let _worker = lab.worker(&worker, "far", 2);
+        until("the link is up", Duration::from_secs(40), || {
+            lab.seen(&primary, "far")
+                .is_some_and(|far| far["state"] == "up" && far["path"] == "direct")
+        });
+        let after = &lab.seen(&primary, "far").unwrap()["up_after_ms"];
+        println!("up {after} ms after the session's start");
+        let built = build_some(lab, &primary, (1, SHORT), |_| {});
+        assert_right(&built, &lab.path("project"));
+        assert_eq!(built.report["workers"][0]["path"], "direct");
+    });
+}
+
+#[test]
+fn a_build_from_an_open_network_reaches_a_strict_one() {
+    builds_directly(
+        "builds::a_build_from_an_open_network_reaches_a_strict_one",
+        None,
+        STRICT,
+    );
+}
+
+#[test]
+fn a_build_between_two_strict_networks_goes_over_a_direct_link() {
+    builds_directly(
+        "builds::a_build_between_two_strict_networks_goes_over_a_direct_link",
+        Some(STRICT),
+        STRICT,
+    );
+}
+
+#[test]
+fn a_build_from_a_lenient_network_reaches_a_hard_one() {
+    builds_directly(
+        "builds::a_build_from_a_lenient_network_reaches_a_hard_one",
+        Some(Behaviour::new(INDEPENDENT, INDEPENDENT)),
+        HARD,
+    );
 }
 
 #[test]

@@ -309,4 +309,4 @@ fn now() -> Instant {
 /// New hosts are noticed within this.
 const LOOK: Duration = Duration::from_millis(5);
 /// Routers between any two sites.
-const HOPS: u8 = 6;
+pub(crate) const HOPS: u8 = 6;

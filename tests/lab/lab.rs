@@ -82,7 +82,7 @@ pub(crate) struct Lab {
 
 /// A network with one way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Site(usize);
+pub(crate) struct Site(pub(crate) usize);
 
 /// A machine.
 #[derive(Clone, Debug)]
@@ -179,19 +179,35 @@ impl Lab {
 
     /// Starts the program's worker.
     pub(crate) fn worker(&self, host: &Host, name: &str, slots: u32) -> Process {
-        let log = fs::File::create(self.path(&format!("{name}.log"))).unwrap();
         let slots = slots.to_string();
+        self.process(host, name, &["worker", "--name", name, "--slots", &slots])
+    }
+
+    /// Starts a session of which this host is the primary.
+    pub(crate) fn up(&self, host: &Host) -> Process {
+        self.process(host, "up", &["up", "--foreground"])
+    }
+
+    /// A worker as `distmesh status --json` shows it to the primary's host.
+    pub(crate) fn seen(&self, primary: &Host, worker: &str) -> Option<Value> {
+        let mut status = self.distmesh(primary, &["status", "--json"]);
+        let status: Value = serde_json::from_slice(&status.output().unwrap().stdout).ok()?;
+        let workers = status["workers"].as_array()?;
+        let mut seen = workers.iter().filter(|seen| seen["name"] == worker);
+        seen.next().cloned()
+    }
+
+    fn process(&self, host: &Host, log: &str, args: &[&str]) -> Process {
+        let log = self.path(&format!("{log}.log"));
+        let out = fs::File::create(&log).unwrap();
         let process = self
-            .distmesh(host, &["worker", "--name", name, "--slots", &slots])
+            .distmesh(host, args)
             .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
             .spawn()
             .unwrap();
-        Process {
-            log: self.path(&format!("{name}.log")),
-            process,
-        }
+        Process { log, process }
     }
 
     /// A process of the program on a host.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     lab::{Lab, Node, Site, story, time_to_link, until},
-    nat::{ADDRESS_AND_PORT, Behaviour, INDEPENDENT},
+    nat::{ADDRESS, ADDRESS_AND_PORT, Behaviour, INDEPENDENT},
 };
 
 const STRICT: Behaviour = Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT);
@@ -36,6 +36,33 @@ fn two_strict_nats_are_linked_directly_and_carry_a_stream() {
                 .rev()
                 .find_map(|line| line["nat"].as_str().map(str::to_owned));
             assert_eq!(nat.as_deref(), Some("endpoint-independent"));
+        },
+    );
+}
+
+#[test]
+fn a_node_learns_its_nat_from_a_real_stun_server() {
+    story(
+        "links::a_node_learns_its_nat_from_a_real_stun_server",
+        |lab| {
+            let nat = |lab: &mut Lab, mapping| lab.site(Behaviour::new(mapping, ADDRESS_AND_PORT));
+            let nodes = [
+                (lab.open_site(), "none"),
+                (nat(lab, INDEPENDENT), "endpoint-independent"),
+                (nat(lab, ADDRESS), "address-dependent"),
+                (nat(lab, ADDRESS_AND_PORT), "address-and-port-dependent"),
+            ]
+            .map(|(site, class)| {
+                let host = lab.host(site);
+                (lab.node(&host, "worker", class), class)
+            });
+            for (node, class) in nodes {
+                until(class, Duration::from_secs(20), || {
+                    let told = node.told();
+                    let last = told.iter().rev().find_map(|line| line["nat"].as_str());
+                    last == Some(class)
+                });
+            }
         },
     );
 }

@@ -15,6 +15,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test is a shell")]
 
 mod builds;
+mod ear;
 mod faults;
 mod gossip;
 mod internet;

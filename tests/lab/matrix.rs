@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use crate::{
     lab::{Host, Lab, Node, story, time_to_link, until},
-    nat::{ADDRESS_AND_PORT, Behaviour, Expected, INDEPENDENT, expected, pairs},
+    nat::{
+        ADDRESS_AND_PORT, ALL, Behaviour,
+        Expected::{Direct, Relayed},
+        INDEPENDENT, expected, pairs,
+    },
 };
 
 /// One pair's session.
@@ -43,8 +47,8 @@ impl Trial {
 
     fn is_as_expected(&self) -> bool {
         let route = match expected(self.nats.0, self.nats.1) {
-            Expected::Direct => "direct",
-            Expected::Relayed => "relayed",
+            Direct => "direct",
+            Relayed => "relayed",
         };
         let up = |node: &Option<Node>, peer| {
             node.as_ref()
@@ -150,6 +154,33 @@ fn a_row_of_the_matrix_comes_out_as_expected() {
         let some: Vec<_> = all.iter().step_by(10).copied().collect();
         report("the diagonal", check(lab, &some, Duration::ZERO, true));
     });
+}
+
+#[test]
+fn pairs_that_just_meet_and_pairs_that_just_do_not_come_out_as_expected() {
+    story(
+        "matrix::pairs_that_just_meet_and_pairs_that_just_do_not_come_out_as_expected",
+        |lab| {
+            let [e, a, p] = ALL;
+            // Each row is the last that is direct, beside the same with one filter tightened or one mapping hardened.
+            let rows = [
+                ((e, p), (e, p), Direct),
+                ((e, e), (p, p), Direct),
+                ((e, a), (p, p), Direct),
+                ((e, p), (a, a), Relayed),
+                ((e, p), (p, e), Relayed),
+                ((a, e), (p, a), Direct),
+                ((a, e), (p, p), Relayed),
+                ((p, e), (p, e), Relayed),
+            ];
+            let nat = |(mapping, filtering)| Behaviour::new(mapping, filtering);
+            let batch = rows.map(|(one, other, _)| (nat(one), nat(other)));
+            for ((one, other), (_, _, route)) in batch.iter().zip(rows) {
+                assert_eq!(expected(*one, *other), route, "{one:?} × {other:?}");
+            }
+            report("the border", check(lab, &batch, Duration::ZERO, false));
+        },
+    );
 }
 
 #[test]

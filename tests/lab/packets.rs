@@ -1,98 +1,19 @@
 //! The lab's own truth: what real sockets see of its NAT boxes and lines, before anything of distmesh is judged by them.
 
-use std::{
-    collections::BTreeSet,
-    fs::File,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
-    os::fd::AsFd,
-    time::Duration,
-};
-
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use crate::{
-    lab::{Host, Lab, now, story},
+    ear::{Ear, Outside, PATIENCE},
+    lab::{Lab, now, story},
     nat::{ADDRESS, ADDRESS_AND_PORT, ALL, Behaviour, INDEPENDENT, Ports, rng::Rng},
 };
 
 const STRICT: Behaviour = Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT);
 
-/// A socket of a machine in the lab; what it hears is compared by what was said.
-struct Ear(UdpSocket);
-
-impl Ear {
-    /// Binds a port of the host; 0 for any.
-    fn on(host: &Host, port: u16) -> Self {
-        let namespace = File::open(format!("/run/netns/{}", host.netns)).unwrap();
-        // Only the thread that enters the namespace is in it; its socket stays there.
-        let bound = std::thread::spawn(move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()
-        });
-        Self(bound.join().unwrap())
-    }
-
-    fn port(&self) -> u16 {
-        self.0.local_addr().unwrap().port()
-    }
-
-    fn say(&self, what: &str, to: SocketAddr) {
-        self.0.send_to(what.as_bytes(), to).unwrap();
-    }
-
-    /// The next thing said, and where it came from; `None` after a silence much longer than any line of this lab.
-    fn hear(&self) -> Option<(String, SocketAddr)> {
-        self.hear_within(Duration::from_millis(250))
-    }
-
-    fn hear_within(&self, patience: Duration) -> Option<(String, SocketAddr)> {
-        let mut buffer = [0; 2_000];
-        self.0.set_read_timeout(Some(patience)).unwrap();
-        let (length, from) = self.0.recv_from(&mut buffer).ok()?;
-        let what = String::from_utf8(buffer[..length].to_vec()).unwrap();
-        Some((what, from))
-    }
-
-    /// All that is said until a silence.
-    fn hear_all(&self) -> BTreeSet<String> {
-        let mut heard = BTreeSet::new();
-        while let Some((what, _)) = self.hear() {
-            heard.insert(what);
-        }
-        heard
-    }
-
-    /// Where the other is seen from here when it says something.
-    #[track_caller]
-    fn sees(&self, other: &Self, at: SocketAddr) -> SocketAddr {
-        other.say("where am I?", at);
-        self.hear_within(PATIENCE).expect("nothing came").1
-    }
-}
-
-/// Somebody on the open internet: an address with two ports, and another address.
-struct Outside {
-    ears: [Ear; 3],
-    addrs: [SocketAddr; 3],
-}
-
-impl Outside {
-    fn new(lab: &mut Lab) -> Self {
-        let open = lab.open_site();
-        let [one, two] = [lab.host(open), lab.host(open)];
-        let ears = [Ear::on(&one, 0), Ear::on(&one, 0), Ear::on(&two, 0)];
-        let addrs = [
-            SocketAddr::new(one.ip, ears[0].port()),
-            SocketAddr::new(one.ip, ears[1].port()),
-            SocketAddr::new(two.ip, ears[2].port()),
-        ];
-        Self { ears, addrs }
-    }
-
-    /// Where the three see a socket.
-    fn see(&self, inside: &Ear) -> [SocketAddr; 3] {
-        [0, 1, 2].map(|n| self.ears[n].sees(inside, self.addrs[n]))
-    }
+fn outside(lab: &mut Lab) -> Outside {
+    let open = lab.open_site();
+    let [one, two] = [lab.host(open), lab.host(open)];
+    Outside::on(&one, &two)
 }
 
 #[test]
@@ -100,7 +21,7 @@ fn each_of_the_nine_behaviours_maps_and_filters_as_it_says() {
     story(
         "packets::each_of_the_nine_behaviours_maps_and_filters_as_it_says",
         |lab| {
-            let outside = Outside::new(lab);
+            let outside = outside(lab);
             for (mapping, filtering) in ALL.into_iter().flat_map(|m| ALL.map(|f| (m, f))) {
                 let site = lab.site(Behaviour::new(mapping, filtering));
                 let host = lab.host(site);
@@ -134,7 +55,7 @@ fn ports_and_pools_are_allocated_as_the_box_says() {
     story(
         "packets::ports_and_pools_are_allocated_as_the_box_says",
         |lab| {
-            let outside = Outside::new(lab);
+            let outside = outside(lab);
             for ports in [Ports::Preserving, Ports::Sequential, Ports::Random] {
                 let site = lab.site(Behaviour {
                     ports,
@@ -170,7 +91,7 @@ fn neighbours_meet_on_their_own_network_and_by_hairpin_only_where_there_is_one()
     story(
         "packets::neighbours_meet_on_their_own_network_and_by_hairpin_only_where_there_is_one",
         |lab| {
-            let outside = Outside::new(lab);
+            let outside = outside(lab);
             for hairpin in [false, true] {
                 let site = lab.site(Behaviour {
                     hairpin,
@@ -201,7 +122,7 @@ fn a_box_forgets_moves_and_changes_while_it_runs() {
     story(
         "packets::a_box_forgets_moves_and_changes_while_it_runs",
         |lab| {
-            let outside = Outside::new(lab);
+            let outside = outside(lab);
             let (ear, at) = (&outside.ears[0], outside.addrs[0]);
             let site = lab.site(STRICT);
             let inside = Ear::on(&lab.host(site), 0);
@@ -231,32 +152,22 @@ fn a_box_forgets_moves_and_changes_while_it_runs() {
 }
 
 #[test]
-fn an_unsolicited_packet_to_a_null_binding_box_moves_the_later_flow() {
+fn an_unsolicited_packet_to_a_null_binding_box_moves_the_later_flows() {
     story(
-        "packets::an_unsolicited_packet_to_a_null_binding_box_moves_the_later_flow",
+        "packets::an_unsolicited_packet_to_a_null_binding_box_moves_the_later_flows",
         |lab| {
-            let outside = Outside::new(lab);
+            let outside = outside(lab);
             let site = lab.site(Behaviour {
                 ports: Ports::Preserving,
                 null_binding: true,
                 ..STRICT
             });
-            let inside = Ear::on(&lab.host(site), 5_000);
-            let mapped = outside.ears[2].sees(&inside, outside.addrs[2]);
-            assert_eq!(mapped.port(), 5_000);
-            outside.ears[0].say("unsolicited", mapped);
-            assert_eq!(inside.hear(), None);
-            let [moved, elsewhere, as_before] = outside.see(&inside);
-            assert_ne!(moved.port(), 5_000);
-            assert_eq!((elsewhere, as_before), (mapped, mapped));
-
-            // The same before there is any mapping.
-            lab.with_nat(site, |nat| nat.wipe());
-            outside.ears[0].say("unsolicited", mapped);
-            assert_eq!(inside.hear(), None);
-            let [moved, elsewhere, as_before] = outside.see(&inside);
-            assert_ne!(moved.port(), 5_000);
-            assert_eq!((elsewhere, as_before), (mapped, mapped));
+            let host = lab.host(site);
+            let public = lab.internet.core().sites[site.0].nat.as_ref().unwrap().pool[0];
+            for known_first in [true, false] {
+                lab.with_nat(site, |nat| nat.wipe());
+                outside.check_null_binding(&Ear::on(&host, 5_000), public, known_first);
+            }
         },
     );
 }
@@ -266,7 +177,7 @@ fn a_line_delays_loses_throttles_and_is_cut_both_ways() {
     story(
         "packets::a_line_delays_loses_throttles_and_is_cut_both_ways",
         |lab| {
-            let outside = Outside::new(lab);
+            let outside = outside(lab);
             let (ear, at) = (&outside.ears[0], outside.addrs[0]);
             let site = lab.site(STRICT);
             let inside = Ear::on(&lab.host(site), 0);
@@ -308,6 +219,3 @@ fn a_line_delays_loses_throttles_and_is_cut_both_ways() {
         },
     );
 }
-
-/// For what has to come: longer than a busy machine takes.
-const PATIENCE: Duration = Duration::from_secs(5);

@@ -50,7 +50,7 @@ pub(crate) struct Behaviour {
     /// Whether each mapping takes any of the pool's addresses, not the one that the inside address always has (section 4.1).
     pub(crate) arbitrary_pooling: bool,
     /// As Linux without a firewall: an unsolicited packet to the box itself is remembered as a flow of its own, and a later
-    /// packet from inside that would look like its answer gets another port (nat.md, section 1).
+    /// packet from inside that would look like its answer gets another port (nat.md, section 1), and so do new flows after it.
     pub(crate) null_binding: bool,
     /// Whether a box that lost its state avoids the ports it had given, even where it keeps inside ports: another box took over.
     pub(crate) moves_when_wiped: bool,
@@ -126,24 +126,24 @@ impl NatBox {
             Dependence::AddressDependent => (inside, Some(to.ip()), None),
             Dependence::AddressAndPortDependent => (inside, Some(to.ip()), Some(to.port())),
         };
-        // A clash moves one flow; all others of the same inside address stay as they are.
-        let special = (inside, Some(to.ip()), Some(to.port()));
-        let mapped = self.mappings.get(&key).map(|mapping| mapping.outside);
-        let usual = mapped.or_else(|| self.preserved(inside));
-        let clashes = usual.is_some_and(|outside| self.own_flows.contains_key(&(to, outside)));
-        if clashes || self.mappings.contains_key(&special) {
-            key = special;
+        let flow = (inside, Some(to.ip()), Some(to.port()));
+        if self.mappings.contains_key(&flow) {
+            key = flow;
         }
-        let moved = key == special && self.behaviour.mapping != ADDRESS_AND_PORT;
-        let outside = match self.mappings.get(&key) {
-            Some(mapping) => mapping.outside,
+        let usual = self.usual(key);
+        let clash = usual.filter(|outside| self.own_flows.contains_key(&(to, *outside)));
+        if clash.is_some() {
+            self.set_aside(key);
+        }
+        let outside = match usual.filter(|_| clash.is_none()) {
+            Some(outside) => outside,
             None => self.allocate(inside, to, rng),
         };
         let mapping = self.mappings.entry(key).or_insert_with(|| Mapping {
             outside,
             contacted: BTreeSet::new(),
             used: now,
-            unanswered: moved,
+            unanswered: clash.is_some(),
         });
         mapping.used = now;
         mapping.contacted.insert(to);
@@ -228,10 +228,29 @@ impl NatBox {
         self.own_flows.retain(|_, used| age(*used) < OWN_FLOW);
     }
 
-    /// The outside address that keeps the inside port, where that is the rule.
-    fn preserved(&self, inside: SocketAddr) -> Option<SocketAddr> {
-        let keeps = self.behaviour.ports == Ports::Preserving && !self.behaviour.arbitrary_pooling;
-        keeps.then(|| SocketAddr::new(self.paired(inside), inside.port()))
+    /// The outside address that a packet would have by its mapping, or by those of older flows from which it was set aside.
+    fn usual(&self, key: Key) -> Option<SocketAddr> {
+        let mapping = self.mappings.get(&key).or_else(|| {
+            let (inside, ..) = key;
+            let mut flows = self.mappings.iter();
+            let older = flows.find(|(flow, _)| flow.0 == inside && key.1.is_none());
+            older.map(|(_, mapping)| mapping)
+        });
+        mapping.map(|mapping| mapping.outside)
+    }
+
+    /// Makes room for a new mapping: as conntrack does it, flows that exist stay where they are and later ones follow the newest.
+    fn set_aside(&mut self, key: Key) {
+        let Some(old) = self.mappings.remove(&key) else {
+            return;
+        };
+        for peer in old.contacted {
+            let flow = (key.0, Some(peer.ip()), Some(peer.port()));
+            self.mappings.entry(flow).or_insert(Mapping {
+                contacted: BTreeSet::from([peer]),
+                ..old
+            });
+        }
     }
 
     /// The address of the pool that an inside address always gets.
@@ -498,7 +517,34 @@ mod tests {
     }
 
     #[test]
-    fn a_null_binding_moves_the_later_flow_to_another_port() {
+    fn a_null_binding_moves_the_flow_that_it_clashes_with_and_all_later_ones() {
+        let behaviour = Behaviour {
+            ports: Ports::Preserving,
+            null_binding: true,
+            ..Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT)
+        };
+        let (inside, peer, stun) = (addr("10.0.0.2:5000"), addr("1.0.0.1:1"), addr("2.0.0.1:1"));
+        let (kept, later) = (addr("9.9.9.9:5000"), addr("3.0.0.1:1"));
+        for stun_first in [true, false] {
+            let mut nat = NatBox::new(addr("9.9.9.9:0").ip(), behaviour);
+            let mut rng = Rng::new(1);
+            let mut out = |nat: &mut NatBox, to| nat.outbound(inside, to, epoch(), &mut rng);
+            if stun_first {
+                assert_eq!(out(&mut nat, stun), kept);
+            }
+            assert_eq!(nat.inbound(peer, kept, epoch()), None);
+            let moved = out(&mut nat, peer);
+            assert_ne!(moved, kept);
+            assert_eq!(nat.inbound(peer, kept, epoch()), None, "the box's own");
+            assert_eq!(nat.inbound(peer, moved, epoch()), Some(inside));
+            assert_eq!(out(&mut nat, later), moved);
+            assert_eq!(out(&mut nat, stun), if stun_first { kept } else { moved });
+            assert_eq!(out(&mut nat, peer), moved);
+        }
+    }
+
+    #[test]
+    fn flows_that_were_set_aside_outlive_an_unanswered_newer_one() {
         let behaviour = Behaviour {
             ports: Ports::Preserving,
             null_binding: true,
@@ -507,37 +553,11 @@ mod tests {
         let mut nat = NatBox::new(addr("9.9.9.9:0").ip(), behaviour);
         let (inside, peer, stun) = (addr("10.0.0.2:5000"), addr("1.0.0.1:1"), addr("2.0.0.1:1"));
         let mut rng = Rng::new(1);
-        let mut out = |nat: &mut NatBox, to| nat.outbound(inside, to, epoch(), &mut rng);
-        let outside = out(&mut nat, stun);
-        assert_eq!(outside.port(), 5_000);
-        assert_eq!(nat.inbound(peer, outside, epoch()), None);
-        let moved = out(&mut nat, peer);
-        assert_ne!(moved, outside);
-        assert_eq!(
-            nat.inbound(peer, outside, epoch()),
-            None,
-            "still the box's own"
-        );
-        assert_eq!(nat.inbound(peer, moved, epoch()), Some(inside));
-        assert_eq!(out(&mut nat, stun), outside, "other flows are as before");
-    }
-
-    #[test]
-    fn a_null_binding_older_than_every_mapping_moves_the_one_flow_only() {
-        let behaviour = Behaviour {
-            ports: Ports::Preserving,
-            null_binding: true,
-            ..Behaviour::new(INDEPENDENT, INDEPENDENT)
-        };
-        let mut nat = NatBox::new(addr("9.9.9.9:0").ip(), behaviour);
-        let (inside, peer, stun) = (addr("10.0.0.2:5000"), addr("1.0.0.1:1"), addr("2.0.0.1:1"));
-        let mut rng = Rng::new(1);
-        let mut out = |nat: &mut NatBox, to| nat.outbound(inside, to, epoch(), &mut rng);
-        let kept = addr("9.9.9.9:5000");
-        assert_eq!(nat.inbound(peer, kept, epoch()), None);
-        assert_ne!(out(&mut nat, peer), kept);
-        assert_eq!(out(&mut nat, stun), kept);
-        assert_eq!(nat.inbound(stun, kept, epoch()), Some(inside));
-        assert_eq!(nat.inbound(peer, kept, epoch()), None, "the box's own");
+        let kept = nat.outbound(inside, stun, epoch(), &mut rng);
+        nat.inbound(peer, kept, epoch());
+        assert_ne!(nat.outbound(inside, peer, epoch(), &mut rng), kept);
+        let later = epoch() + OWN_FLOW;
+        assert_eq!(nat.outbound(inside, peer, later, &mut rng), kept);
+        assert_eq!(nat.outbound(inside, stun, later, &mut rng), kept);
     }
 }

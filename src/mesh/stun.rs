@@ -191,7 +191,7 @@ impl Server {
             return;
         }
         self.transaction = None;
-        self.next = self.next.min(earliest);
+        self.next = self.next.clamp(now, earliest);
     }
 
     /// The last transaction ended without an answer.

@@ -1,4 +1,6 @@
-//! Which compiler calls distcc may have.
+//! Which compiler calls distcc may have, and in which words.
+
+use std::path::Path;
 
 /// What a compiler call is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,8 +13,8 @@ pub enum Class {
     Distributable(String),
 }
 
-/// Their side files, or the processor they ask about, are those of the machine that compiles: distcc 3.4 sends some of them
-/// away regardless and loses the file.
+/// Their side files, or the processor or the files they ask about, are those of the machine that compiles: distcc 3.4 sends some
+/// of them away regardless, and loses the file or compiles without it. `-fverbose-asm` writes temporary names into the assembly.
 const LOCAL_EXACT: &[&str] = &[
     "-march=native",
     "-mtune=native",
@@ -21,6 +23,12 @@ const LOCAL_EXACT: &[&str] = &[
     "-ftest-coverage",
     "-frepo",
     "-fstack-usage",
+    "-fverbose-asm",
+    "-fdiagnostics-format=json-file",
+    "-fdiagnostics-format=sarif-file",
+    "-aux-info",
+    "-include-pch",
+    "-wrapper",
 ];
 const LOCAL_PREFIX: &[&str] = &[
     "-flto",
@@ -34,6 +42,18 @@ const LOCAL_PREFIX: &[&str] = &[
     "-specs=",
     "--specs=",
     "-Wa,-a",
+    "-Wa,--MD",
+    "-fcallgraph-info",
+    "-fsave-optimization-record",
+    "-foptimization-record-file",
+    "-fopt-info",
+    "-fplugin",
+    "-fpass-plugin",
+    "-fsanitize-blacklist",
+    "-fsanitize-ignorelist",
+    "-fauto-profile",
+    "-time=",
+    "-B",
     "@",
 ];
 /// Options whose value is the next argument.
@@ -60,7 +80,6 @@ const TAKES_VALUE: &[&str] = &[
     "-l",
     "--param",
     "-iprefix",
-    "-B",
     "-T",
     "-u",
 ];
@@ -91,7 +110,8 @@ pub fn classify(args: &[String]) -> Class {
                     local = Some(CONFIGURE_TEST.to_owned());
                 }
             }
-            "-x" => language = rest.next(),
+            "-x" => language = rest.next().map(String::as_str),
+            joined if is_joined_language(joined) => language = joined.get(2..),
             option if TAKES_VALUE.contains(&option) => skip(&mut rest),
             option if must_be_local(option) => local = Some(option.to_owned()),
             option if option.starts_with('-') => {}
@@ -101,10 +121,27 @@ pub fn classify(args: &[String]) -> Class {
     if !compile {
         return Class::NotACompile;
     }
-    if language.is_some_and(|x| x.contains("assembler") || x.contains("header")) {
-        local.get_or_insert_with(|| "the language needs this machine".to_owned());
+    if local.is_none() && language.is_some_and(|language| !is_implied(language, &sources)) {
+        local = Some("-x names another language than the source's extension".to_owned());
     }
     local.map_or_else(|| by_source(sources), Class::Local)
+}
+
+/// Whether `-x` can be left out: a worker, whose source is preprocessed already, would obey it and preprocess again.
+fn is_implied(language: &str, sources: &[String]) -> bool {
+    let extensions: &[&str] = match language {
+        "c" => &["c"],
+        "c++" => &["cc", "cp", "cxx", "cpp", "CPP", "c++", "C"],
+        "objective-c" => &["m"],
+        "objective-c++" => &["mm", "M"],
+        "none" => return true,
+        _ => return false,
+    };
+    let implies = |source: &String| {
+        let extension = Path::new(source).extension();
+        extension.is_some_and(|extension| extensions.iter().any(|known| extension == *known))
+    };
+    sources.iter().all(implies)
 }
 
 fn skip(rest: &mut std::slice::Iter<'_, String>) {
@@ -132,15 +169,68 @@ fn by_source(mut sources: Vec<String>) -> Class {
     }
 }
 
-/// The arguments as distcc must see them: it knows only the word `-target`, and would append its own after `--target=`.
+/// The arguments of a distributable compile as distcc must see them: it knows only the word `-target`, and would append its own
+/// after `--target=`; it takes `-o` away from the preprocessor, which then names dependencies after the source; and it sends an
+/// `-x` along that is true of the source, but not of what the preprocessor made of it.
 #[must_use]
 pub fn for_distcc(args: Vec<String>) -> Vec<String> {
-    args.into_iter()
-        .flat_map(|arg| match arg.strip_prefix("--target=") {
-            Some(target) => vec!["-target".to_owned(), target.to_owned()],
-            None => vec![arg],
-        })
-        .collect()
+    let dependencies = dependencies(&args);
+    let (mut words, mut rest) = (Vec::new(), args.into_iter());
+    while let Some(arg) = rest.next() {
+        if let Some(target) = arg.strip_prefix("--target=") {
+            words.extend(["-target".to_owned(), target.to_owned()]);
+        } else if arg == "-x" {
+            rest.next();
+        } else if TAKES_VALUE.contains(&arg.as_str()) {
+            words.push(arg);
+            words.extend(rest.next());
+        } else if !is_joined_language(&arg) {
+            words.push(arg);
+        }
+    }
+    words.extend(dependencies);
+    words
+}
+
+/// `-xc++` in one word.
+fn is_joined_language(arg: &str) -> bool {
+    arg.starts_with("-x") && arg != "-x"
+}
+
+/// What `-MD -o OUTPUT` means without saying it (gcc's manual, "Preprocessor Options"): `-MF OUTPUT.d -MQ OUTPUT`.
+fn dependencies(args: &[String]) -> Vec<String> {
+    let says = |options: &[&str]| {
+        args.iter()
+            .any(|arg| options.iter().any(|option| arg.starts_with(option)))
+    };
+    let wanted = args.iter().any(|arg| arg == "-MD" || arg == "-MMD");
+    let Some(output) = output(args).filter(|_| wanted) else {
+        return Vec::new();
+    };
+    let mut words = Vec::new();
+    if !says(&["-MF"]) {
+        let file = Path::new(&output).with_extension("d");
+        words.extend(["-MF".to_owned(), file.to_string_lossy().into_owned()]);
+    }
+    if !says(&["-MT", "-MQ"]) {
+        words.extend(["-MQ".to_owned(), output]);
+    }
+    words
+}
+
+/// The value of the last `-o`.
+fn output(args: &[String]) -> Option<String> {
+    let mut output = None;
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        match arg.strip_prefix("-o") {
+            Some("") => output = rest.next().cloned(),
+            Some(joined) => output = Some(joined.to_owned()),
+            None if TAKES_VALUE.contains(&arg.as_str()) => skip(&mut rest),
+            None => {}
+        }
+    }
+    output
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod cmake;
 mod distributing;
 mod ending;
+mod flags;
 mod jobserver;
 mod stage;
 #[path = "../support/mod.rs"]

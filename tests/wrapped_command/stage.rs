@@ -160,13 +160,13 @@ impl Worker {
     }
 
     pub(crate) fn set_state(&self, state: LinkState) {
-        let gcc = which("gcc");
+        let compilers = ["gcc", "clang"].map(|name| (which(name), name.to_owned()));
         let update = WorkerUpdate {
             peer: PeerId([1; 32]),
             name: "w1".parse().unwrap(),
             slots: self.slots,
             state,
-            admitted: BTreeMap::from([(gcc, "gcc".to_owned())]),
+            admitted: BTreeMap::from(compilers),
             refused: BTreeMap::new(),
         };
         self.dispatch.update_worker(update).unwrap();

@@ -124,6 +124,8 @@ pub struct JobRecord {
     pub outcome: JobOutcome,
     /// Attempts made, the last one included.
     pub attempts: u32,
+    /// One of them was made only because another was slow.
+    pub hedged: bool,
     /// From the complete request until a worker was chosen (last attempt).
     pub queued: Duration,
     /// From the choice until the response was complete (last attempt).

@@ -175,13 +175,14 @@ async fn a_pump_request_and_its_answer_pass_unchanged() {
 
 #[tokio::test]
 async fn a_worker_that_breaks_off_anywhere_or_talks_garbage_costs_one_attempt() {
-    let mut site = Site::new();
-    let (good, _seen) = fake(V3.len(), V3_DONE.to_vec(), false).await;
-    site.worker(2, good, LinkState::Up);
     let cuts = (0..V3_DONE.len()).map(|cut| V3_DONE[..cut].to_vec());
     for answer in cuts.chain([b"HTTP/1.1 400 no".to_vec(), V3_DONE.to_ascii_lowercase()]) {
         let (bad, _seen) = fake(V3.len(), answer.clone(), false).await;
+        let (good, _seen) = fake(V3.len(), V3_DONE.to_vec(), false).await;
+        // Anew each time: a worker that has failed is not asked first.
+        let mut site = Site::new();
         site.worker(1, bad, LinkState::Up);
+        site.worker(2, good, LinkState::Up);
         assert_eq!(read_all(site.client(1, V3).await).await, V3_DONE);
         let record = site.record().await;
         assert_eq!(

@@ -23,7 +23,7 @@ use crate::event::{
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
 /// Looking at all processes takes milliseconds; lost tokens can wait.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Stranded jobs without a make to count by: quick, for machines stand idle.
+/// Stranded jobs and no token to count by: quick, for machines stand idle.
 const LOOK_WHEN_STRANDED: Duration = Duration::from_millis(250);
 /// Together with the 3 s that made it suspect, what a wiped mapping takes to be replaced.
 const COME_BACK: Duration = Duration::from_secs(3);
@@ -44,6 +44,7 @@ pub(super) struct Desk {
     limit: u32,
     memory_seen: Option<Instant>,
     looked: Option<Instant>,
+    looked_here: Option<Instant>,
     handed: Option<(Instant, u32)>,
     root: u32,
     /// Workers that are suspect, and since when.
@@ -77,6 +78,7 @@ impl Desk {
             state,
             memory_seen: None,
             looked: None,
+            looked_here: None,
             handed: None,
             root: 0,
             silent: BTreeMap::new(),
@@ -259,12 +261,14 @@ impl Desk {
         self.silent.values().any(|silent| since(silent) < COME_BACK)
     }
 
-    /// By tokens; under ninja, which has none, by processes other than waiting clients. `None` before the next look.
+    /// By tokens, which a job that waits for a slot holds too; when those leave no room, and under ninja, which has
+    /// none, by processes other than waiting clients. `None` before the next look.
     fn running_here(&mut self, holders: &[Holder], now: Instant) -> Option<u32> {
-        if !holders.is_empty() {
-            return Some(surely_here(holders, self.load));
+        let by_tokens = surely_here(holders, self.load);
+        if !holders.is_empty() && by_tokens < self.limit {
+            return Some(by_tokens);
         }
-        is_due(&mut self.looked, now, LOOK_WHEN_STRANDED)
+        is_due(&mut self.looked_here, now, LOOK_WHEN_STRANDED)
             .then(|| Processes::now().leaves(self.root, "distcc"))
     }
 

@@ -141,6 +141,7 @@ mod tests {
             worker: None,
             outcome,
             attempts: 1,
+            hedged: false,
             queued: Duration::ZERO,
             ran: Duration::ZERO,
             bytes_up: 0,

@@ -1,11 +1,11 @@
 //! The listening ports and the tasks behind them.
 
 use std::{
-    future::{Future, pending},
+    collections::BTreeMap,
+    future::Future,
     io,
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-    pin::Pin,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,13 +14,14 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{Notify, mpsc, watch},
+    task::{AbortHandle, JoinSet},
     time::Instant,
 };
 
 use super::{
     attempt::{AttemptFailure, Request, Response, attempt, write_spool},
     owner,
-    scheduler::JobId,
+    scheduler::{JobId, JobSpec},
     state::{Build, Order, Snapshot, State, Transport, WorkerUpdate},
 };
 use crate::{
@@ -76,13 +77,13 @@ impl Dispatch {
         let bound = builds
             .iter()
             .try_for_each(|(build, end)| self.shared.listen(*build, peer, end));
-        lock(&self.shared.state).handle_worker(update);
+        lock(&self.shared.state).handle_worker(update, now());
         bound
     }
 
     /// A worker is gone: its line goes, its ports stay bound, its jobs are attempted elsewhere.
     pub fn remove_worker(&self, peer: PeerId) {
-        lock(&self.shared.state).handle_worker_gone(peer);
+        lock(&self.shared.state).handle_worker_gone(peer, now());
     }
 
     /// Opens the ports of one build. Call it inside a tokio runtime.
@@ -127,7 +128,7 @@ impl BuildDesk {
     pub fn feedback(&self, feedback: BuildFeedback) {
         match feedback {
             BuildFeedback::HandBack { jobs } => {
-                lock(&self.shared.state).handle_hand_back(self.id, jobs);
+                lock(&self.shared.state).handle_hand_back(self.id, jobs, now());
             }
             // Admission's subject: the role forwards it there.
             BuildFeedback::CompilerSeen { compiler } => tracing::debug!(compiler, "compiler seen"),
@@ -221,8 +222,12 @@ impl Desk {
 
     async fn run(self, client: TcpStream, request: Request) {
         let compiler = request.parser.arguments().compiler();
-        let (id, orders) =
-            lock(&self.shared.state).handle_job(self.build, compiler.clone(), self.peer);
+        let spec = JobSpec {
+            compiler: compiler.clone(),
+            preferred: Some(self.peer),
+            bytes: request.len(),
+        };
+        let (id, orders) = lock(&self.shared.state).handle_job(self.build, spec, now());
         let job = Job {
             _end: JobEnd {
                 shared: self.shared.clone(),
@@ -235,6 +240,7 @@ impl Desk {
                 worker: None,
                 outcome: JobOutcome::Cancelled,
                 attempts: 0,
+                hedged: false,
                 queued: Duration::ZERO,
                 ran: Duration::ZERO,
                 bytes_up: request.len(),
@@ -242,8 +248,12 @@ impl Desk {
             },
             shared: self.shared.clone(),
             id,
+            request: Arc::new(request),
+            arrived: Instant::now(),
+            attempts: JoinSet::new(),
+            handles: BTreeMap::new(),
         };
-        let record = job.run(client, &request, orders).await;
+        let record = job.run(client, orders).await;
         lock(&self.shared.state).record(self.build, record);
     }
 }
@@ -256,7 +266,7 @@ struct JobEnd {
 
 impl Drop for JobEnd {
     fn drop(&mut self) {
-        lock(&self.shared.state).handle_end(self.id);
+        lock(&self.shared.state).handle_end(self.id, now());
     }
 }
 
@@ -265,71 +275,110 @@ struct Job {
     record: JobRecord,
     shared: Arc<Shared>,
     id: JobId,
+    request: Arc<Request>,
+    arrived: Instant,
+    /// Dropping them aborts the compiles.
+    attempts: JoinSet<Attempted>,
+    handles: BTreeMap<PeerId, AbortHandle>,
 }
 
-type Running<'a> = Pin<Box<dyn Future<Output = Result<Response, AttemptFailure>> + Send + 'a>>;
+/// How an attempt ended.
+struct Attempted {
+    worker: PeerId,
+    began: Instant,
+    result: Result<Response, AttemptFailure>,
+}
 
 /// One thing that happened to a job.
 enum Happened {
     Order(Option<Order>),
     ClientGone,
-    Ended(Result<Response, AttemptFailure>),
+    Ended(Attempted),
+    Abandoned,
 }
 
 impl Job {
     async fn run(
         mut self,
         mut client: TcpStream,
-        request: &Request,
         mut orders: mpsc::UnboundedReceiver<Order>,
     ) -> JobRecord {
-        let shared = self.shared.clone();
-        let mut running: Running<'_> = Box::pin(pending());
-        let (mut queued_at, mut chosen_at) = (Instant::now(), Instant::now());
-        let mut on = None;
         loop {
             let mut byte = [0];
-            // The newest order first: an answer of an attempt that was just replaced is not waited for.
             let happened = tokio::select! { biased;
                 order = orders.recv() => Happened::Order(order),
-                answer = &mut running => Happened::Ended(answer),
+                Some(ended) = self.attempts.join_next() => match ended {
+                    Ok(ended) => Happened::Ended(ended),
+                    Err(aborted) if aborted.is_cancelled() => Happened::Abandoned,
+                    // distcc tries again, and then here.
+                    Err(_) => Happened::ClientGone,
+                },
                 _ = client.read(&mut byte) => Happened::ClientGone,
             };
             match happened {
-                // Back from suspect before anyone else took the job: its attempt never stopped.
-                Happened::Order(Some(Order::Attempt { worker, .. })) if on == Some(worker) => {}
-                Happened::Order(Some(Order::Attempt { worker, compiler })) => {
+                Happened::Order(Some(Order::Attempt {
+                    worker,
+                    compiler,
+                    hedge,
+                })) => {
                     self.record.attempts += 1;
-                    self.record.worker = lock(&shared.state).worker_name(worker);
-                    on = Some(worker);
-                    chosen_at = Instant::now();
-                    self.record.queued = chosen_at - queued_at;
-                    running = run_attempt(&shared, worker, compiler, request);
+                    self.record.hedged |= hedge;
+                    self.attempt(worker, compiler);
                 }
-                Happened::Ended(Ok(response)) => {
-                    self.record.ran = chosen_at.elapsed();
-                    if let Some(worker) = on {
-                        lock(&shared.state).handle_done(
-                            self.id,
-                            worker,
-                            self.record.ran.as_secs_f64(),
-                        );
+                Happened::Order(Some(Order::Abandon { worker })) => {
+                    let handle = self.handles.remove(&worker);
+                    handle.into_iter().for_each(|handle| handle.abort());
+                }
+                Happened::Order(Some(Order::HandBack)) => return self.hand_back(client).await,
+                Happened::Ended(Attempted {
+                    worker,
+                    began,
+                    result: Ok(response),
+                }) => {
+                    // The others end with the set.
+                    self.attempts = JoinSet::new();
+                    let ran = began.elapsed();
+                    self.record.queued = began - self.arrived;
+                    self.record.ran = ran;
+                    {
+                        let mut state = lock(&self.shared.state);
+                        self.record.worker = state.worker_name(worker);
+                        state.handle_done(self.id, worker, ran, now());
                     }
                     return self.answer(client, &response).await;
                 }
-                Happened::Ended(Err(failure)) => {
-                    tracing::info!(job = self.id.0, worker = self.record.worker, %failure, "attempt failed");
-                    running = Box::pin(pending());
-                    on = None;
-                    queued_at = Instant::now();
-                    lock(&shared.state).handle_attempt_failed(self.id, &failure.to_string());
-                }
-                Happened::Order(Some(Order::HandBack)) => {
-                    return self.hand_back(client, request).await;
-                }
+                Happened::Ended(Attempted {
+                    worker,
+                    result: Err(failure),
+                    ..
+                }) => self.handle_failure(worker, &failure),
+                Happened::Abandoned => {}
                 Happened::ClientGone | Happened::Order(None) => return self.record,
             }
         }
+    }
+
+    fn attempt(&mut self, worker: PeerId, compiler: String) {
+        let (shared, request) = (self.shared.clone(), self.request.clone());
+        let began = Instant::now();
+        let handle = self.attempts.spawn(async move {
+            let (transport, spill) = (&*shared.transport, &shared.spill);
+            let result = attempt(transport, worker, &compiler, &request, spill).await;
+            Attempted {
+                worker,
+                began,
+                result,
+            }
+        });
+        self.handles.insert(worker, handle);
+    }
+
+    fn handle_failure(&mut self, worker: PeerId, failure: &AttemptFailure) {
+        self.handles.remove(&worker);
+        let mut state = lock(&self.shared.state);
+        let name = state.worker_name(worker);
+        tracing::info!(job = self.id.0, worker = name, %failure, "attempt failed");
+        state.handle_attempt_failed(self.id, worker, &failure.to_string(), now());
     }
 
     async fn answer(mut self, mut client: TcpStream, response: &Response) -> JobRecord {
@@ -345,8 +394,9 @@ impl Job {
         self.record
     }
 
-    async fn hand_back(mut self, mut client: TcpStream, request: &Request) -> JobRecord {
-        let answer = hand_back_answer(request.parser.version());
+    async fn hand_back(mut self, mut client: TcpStream) -> JobRecord {
+        self.attempts = JoinSet::new();
+        let answer = hand_back_answer(self.request.parser.version());
         if let Err(error) = client.write_all(&answer).await {
             tracing::debug!(job = self.id.0, %error, "the client did not wait for its job");
         }
@@ -354,16 +404,6 @@ impl Job {
         self.record.outcome = JobOutcome::ReturnedToClient;
         self.record
     }
-}
-
-fn run_attempt<'a>(
-    shared: &'a Shared,
-    worker: PeerId,
-    compiler: String,
-    request: &'a Request,
-) -> Running<'a> {
-    let (transport, spill): (_, &Path) = (&*shared.transport, &shared.spill);
-    Box::pin(async move { attempt(transport, worker, &compiler, request, spill).await })
 }
 
 /// Tells a build what changed. Only this task waits for a slow build; what it finds afterwards is the newest state.
@@ -375,15 +415,28 @@ async fn push_updates(
 ) {
     let mut last = Snapshot::default();
     loop {
-        let new = lock(&shared.state).updates(id, &mut last);
+        let new = lock(&shared.state).updates(id, &mut last, now());
         for update in new {
             if updates.send(update).await.is_err() {
                 return;
             }
         }
-        changed.notified().await;
+        tokio::select! {
+            () = changed.notified() => {}
+            () = look_after_jobs(&shared) => {}
+        }
         tokio::time::sleep(DEBOUNCE).await;
     }
+}
+
+/// Looks for jobs that take too long as long as there are any. Every build's task does so: it costs little, and none is special.
+async fn look_after_jobs(shared: &Shared) {
+    let mut pause = lock(&shared.state).look_again();
+    while let Some(due) = pause {
+        tokio::time::sleep(due).await;
+        pause = lock(&shared.state).handle_timeout(now());
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Runs a build's task until the build ends.
@@ -392,6 +445,10 @@ async fn until(mut end: watch::Receiver<()>, task: impl Future<Output = ()>) {
         () = task => {}
         _ = end.changed() => {}
     }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

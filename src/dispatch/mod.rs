@@ -3,7 +3,9 @@
 //!
 //! - A build opens a [`BuildDesk`]: one listening port on 127.0.0.1 per worker that ever was. The port is only distcc's
 //!   wish; the [`Scheduler`] decides.
-//! - A **job** is one request, an **attempt** one try of it on one worker. What is the worker's fault costs an attempt.
+//! - A **job** is one request, an **attempt** one try of it on one worker. What is the worker's fault costs an attempt. While a
+//!   worker is silent, stuck or late its jobs are attempted elsewhere too; the first answer wins.
+//! - A worker whose attempts fail is **benched**: for a quarter of a second at first, longer each time, until one succeeds.
 //! - A job that no live worker can do is **stranded**: it is handed back when the build says that there is room, by an
 //!   answer that makes distcc compile locally. A closed connection would make it try the same port again.
 //!
@@ -15,8 +17,9 @@ mod frontend;
 mod owner;
 mod scheduler;
 mod spool;
+mod standing;
 mod state;
 
 pub use frontend::{BuildDesk, Dispatch};
-pub use scheduler::{Capability, Decision, JobId, Scheduler};
+pub use scheduler::{Capability, Decision, JobId, JobSpec, Presence, Scheduler};
 pub use state::{JobIo, Transport, WorkerUpdate};

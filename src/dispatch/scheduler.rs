@@ -1,29 +1,68 @@
 //! Which job runs on which worker. Pure.
+//!
+//! A job has one attempt at a time, unless its worker is in doubt: silent, failing, or much slower than others would be. Then a
+//! second one runs beside it, and the first answer wins.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
 
+use super::standing::Standing;
 use crate::session::PeerId;
 
 /// One job, in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub u64);
 
+/// Whether a worker's link carries jobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Presence {
+    /// It does.
+    Live,
+    /// It has been silent for a moment: it gets no new job, and its jobs are attempted elsewhere too.
+    Silent,
+    /// It does not: its jobs' streams are gone.
+    #[default]
+    Gone,
+}
+
 /// What a worker can do now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capability {
     /// Compiles at once.
     pub slots: u32,
-    /// Its link is up: neither suspect nor down.
-    pub live: bool,
+    /// Its link.
+    pub presence: Presence,
     /// The compilers (the primary's paths) that it was admitted for.
     pub compilers: BTreeSet<String>,
+}
+
+/// A whole request, as far as scheduling goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobSpec {
+    /// The primary's path of the compiler.
+    pub compiler: String,
+    /// The worker that distcc would like.
+    pub preferred: Option<PeerId>,
+    /// Length of the request.
+    pub bytes: u64,
 }
 
 /// What the shell does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Attempt the job there; an attempt elsewhere that still runs is abandoned.
+    /// Attempt the job there; an attempt elsewhere goes on.
     Assign {
+        /// The job.
+        job: JobId,
+        /// Where.
+        worker: PeerId,
+        /// Only because the attempt that runs is slow.
+        hedge: bool,
+    },
+    /// Stop the attempt there, whose worker is gone.
+    Abandon {
         /// The job.
         job: JobId,
         /// Where.
@@ -43,32 +82,29 @@ pub enum Decision {
     },
 }
 
-/// A job that kills four compilers will kill a fifth; the local compile tells why.
-const MAX_ATTEMPTS: u32 = 4;
-/// Weight of the newest measurement in a worker's mean duration.
-const NEWEST: f64 = 0.2;
-
 #[derive(Debug, Default)]
 struct Worker {
     can: Capability,
     running: BTreeSet<JobId>,
-    mean_s: Option<f64>,
+    standing: Standing,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum State {
-    Queued,
-    Running(PeerId),
-    Stranded,
-    GivenUp,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Attempt {
+    on: PeerId,
+    since: Instant,
 }
 
 #[derive(Debug)]
 struct Job {
-    compiler: String,
-    preferred: Option<PeerId>,
+    spec: JobSpec,
+    /// Whose fault an attempt was that failed.
     tried: Vec<PeerId>,
-    state: State,
+    /// Oldest first.
+    attempts: Vec<Attempt>,
+    hedged: bool,
+    stranded: bool,
+    given_up: bool,
 }
 
 /// Assigns jobs to workers: least loaded by capacity and measured speed, never more than a worker's slots.
@@ -76,72 +112,120 @@ struct Job {
 pub struct Scheduler {
     workers: BTreeMap<PeerId, Worker>,
     jobs: BTreeMap<JobId, Job>,
+    /// Jobs without an attempt.
     waiting: BTreeSet<JobId>,
     decisions: VecDeque<Decision>,
+    /// Seconds per unit of cost over all workers, smoothed, and from how many answers.
+    typical: f64,
+    answers: u32,
 }
 
 impl Scheduler {
-    /// A worker came, changed, or went (`live` is false).
-    pub fn handle_worker(&mut self, peer: PeerId, can: Capability) {
+    /// A worker came, changed, or went.
+    pub fn handle_worker(&mut self, peer: PeerId, can: Capability, now: Instant) {
         let worker = self.workers.entry(peer).or_default();
+        let mended = worker.can.slots == 0 || worker.can.presence == Presence::Gone;
         worker.can = can;
-        if !worker.can.live {
-            self.move_jobs_off(peer);
+        if mended {
+            worker.standing.forgive();
         }
-        self.schedule();
+        match worker.can.presence {
+            Presence::Gone => self.end_attempts_on(peer),
+            Presence::Live => self.trust_attempts_on(peer),
+            Presence::Silent => {}
+        }
+        self.serve_waiting(now);
+        self.double_doubtful(now);
     }
 
     /// A whole request was read.
-    pub fn handle_job(&mut self, job: JobId, compiler: String, preferred: Option<PeerId>) {
+    pub fn handle_job(&mut self, job: JobId, spec: JobSpec, now: Instant) {
         let new = Job {
-            compiler,
-            preferred,
+            spec,
             tried: Vec::new(),
-            state: State::Queued,
+            attempts: Vec::new(),
+            hedged: false,
+            stranded: false,
+            given_up: false,
         };
         self.jobs.insert(job, new);
         self.waiting.insert(job);
-        self.schedule();
+        self.serve_waiting(now);
     }
 
     /// The attempt failed by its worker's fault.
-    pub fn handle_attempt_failed(&mut self, job: JobId, reason: &str) {
-        let Some(peer) = self.release(job) else {
+    pub fn handle_attempt_failed(
+        &mut self,
+        job: JobId,
+        worker: PeerId,
+        reason: &str,
+        now: Instant,
+    ) {
+        let Some(attempt) = self.end_attempt(job, worker) else {
             return;
         };
         let Some(failed) = self.jobs.get_mut(&job) else {
             return;
         };
-        failed.tried.push(peer);
-        if failed.tried.len() as u32 >= MAX_ATTEMPTS {
-            failed.state = State::GivenUp;
-            let reason = reason.to_owned();
-            self.decisions.push_back(Decision::GiveUp { job, reason });
-        } else {
-            failed.state = State::Queued;
-            self.waiting.insert(job);
+        if let Some(on) = self.workers.get_mut(&worker) {
+            on.standing.handle_fault(attempt.since, now);
         }
-        self.schedule();
+        failed.tried.push(worker);
+        if failed.attempts.is_empty() {
+            if failed.tried.len() >= MAX_ATTEMPTS {
+                failed.given_up = true;
+                let reason = reason.to_owned();
+                self.decisions.push_back(Decision::GiveUp { job, reason });
+            } else {
+                self.waiting.insert(job);
+            }
+        }
+        self.serve_waiting(now);
     }
 
-    /// The job was answered after so many seconds on its worker.
-    pub fn handle_done(&mut self, job: JobId, seconds: f64) {
-        if let Some(worker) = self
-            .release(job)
-            .and_then(|peer| self.workers.get_mut(&peer))
-        {
-            let mean = worker.mean_s.unwrap_or(seconds);
-            worker.mean_s = Some(mean + NEWEST * (seconds - mean));
+    /// The job was answered after so many seconds on this worker.
+    pub fn handle_done(&mut self, job: JobId, worker: PeerId, seconds: f64, now: Instant) {
+        if let Some(done) = self.jobs.get(&job) {
+            let cost = done.cost();
+            let winner = done.attempts.iter().find(|attempt| attempt.on == worker);
+            let began = winner.map_or(now, |attempt| attempt.since);
+            let outrun: Vec<_> = done
+                .attempts
+                .iter()
+                .filter(|attempt| attempt.on != worker && attempt.since < began)
+                .copied()
+                .collect();
+            self.note_typical(seconds / cost);
+            if let Some(winner) = self.workers.get_mut(&worker) {
+                winner.standing.handle_done(cost, seconds, now);
+            }
+            for attempt in outrun {
+                self.note_outrun(attempt, cost, now);
+            }
         }
-        self.handle_cancel(job);
+        self.handle_cancel(job, now);
     }
 
     /// The client went away, or its job was handed back.
-    pub fn handle_cancel(&mut self, job: JobId) {
-        self.release(job);
-        self.jobs.remove(&job);
+    pub fn handle_cancel(&mut self, job: JobId, now: Instant) {
+        if let Some(ended) = self.jobs.remove(&job) {
+            for attempt in ended.attempts {
+                self.leave(job, attempt.on);
+            }
+        }
         self.waiting.remove(&job);
-        self.schedule();
+        self.serve_waiting(now);
+    }
+
+    /// Looks for jobs that take too long, and for workers that have served their time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.serve_waiting(now);
+        self.double_doubtful(now);
+    }
+
+    /// How soon to call [`Scheduler::handle_timeout`], while there is anything to look for.
+    pub fn look_again(&self) -> Option<Duration> {
+        (!self.jobs.is_empty()).then_some(LOOK)
     }
 
     /// What to do next; drain it after every input.
@@ -151,115 +235,272 @@ impl Scheduler {
 
     /// No live worker can do this job.
     pub fn is_stranded(&self, job: JobId) -> bool {
-        let state = self.jobs.get(&job).map(|job| &job.state);
-        matches!(state, Some(State::Stranded | State::GivenUp))
+        let job = self.jobs.get(&job);
+        job.is_some_and(|job| job.stranded || job.given_up)
     }
 
-    /// Slots of all live workers.
-    pub fn capacity(&self) -> u32 {
-        let live = self.workers.values().filter(|worker| worker.can.live);
-        live.fold(0, |sum, worker| sum.saturating_add(worker.can.slots))
+    /// Slots of all live workers that are of use. A moment on the bench doesn't count.
+    pub fn capacity(&self, now: Instant) -> u32 {
+        let useful = |worker: &Worker| match worker.standing.benched_for(now) {
+            benched if benched.is_zero() || benched > SHORT_BENCH => self.useful_slots(worker, now),
+            _ => worker.can.slots,
+        };
+        let live = self.workers.values().filter(|worker| worker.is_live());
+        live.fold(0, |sum, worker| sum.saturating_add(useful(worker)))
     }
 
-    /// Jobs that run on a worker now.
+    /// Attempts that run on a worker now.
     pub fn running_on(&self, peer: PeerId) -> usize {
         self.workers
             .get(&peer)
             .map_or(0, |worker| worker.running.len())
     }
 
+    fn useful_slots(&self, worker: &Worker, now: Instant) -> u32 {
+        let slots = worker.can.slots;
+        worker.standing.useful_slots(slots, self.typical, now)
+    }
+
+    fn note_typical(&mut self, pace: f64) {
+        self.answers = self.answers.saturating_add(1);
+        let weight = NEWEST.max(1.0 / f64::from(self.answers));
+        self.typical += weight * (pace - self.typical);
+    }
+
+    /// Somebody else answered first. A worker that answered nothing at all meanwhile is not slow but stuck.
+    fn note_outrun(&mut self, attempt: Attempt, cost: f64, now: Instant) {
+        let stuck = self.is_stuck(attempt, cost, now);
+        let Some(loser) = self.workers.get_mut(&attempt.on) else {
+            return;
+        };
+        let seconds = now.saturating_duration_since(attempt.since).as_secs_f64();
+        loser.standing.handle_outrun(cost, seconds);
+        if stuck {
+            loser.standing.handle_fault(attempt.since, now);
+        }
+    }
+
     /// The silence is the link's: it does not count as an attempt of the job.
-    fn move_jobs_off(&mut self, peer: PeerId) {
+    fn end_attempts_on(&mut self, peer: PeerId) {
         let Some(worker) = self.workers.get_mut(&peer) else {
             return;
         };
-        for job in std::mem::take(&mut worker.running) {
-            if let Some(moved) = self.jobs.get_mut(&job) {
-                moved.state = State::Queued;
-                self.waiting.insert(job);
+        for id in std::mem::take(&mut worker.running) {
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.attempts.retain(|attempt| attempt.on != peer);
+                if job.attempts.is_empty() {
+                    self.waiting.insert(id);
+                }
+            }
+            let worker = peer;
+            self.decisions
+                .push_back(Decision::Abandon { job: id, worker });
+        }
+    }
+
+    /// Back from a silence: the attempts never stopped.
+    fn trust_attempts_on(&mut self, peer: PeerId) {
+        let Some(worker) = self.workers.get(&peer) else {
+            return;
+        };
+        for id in &worker.running {
+            if let Some(job) = self.jobs.get_mut(id) {
+                job.stranded = false;
             }
         }
     }
 
-    fn release(&mut self, job: JobId) -> Option<PeerId> {
-        let State::Running(peer) = self.jobs.get(&job)?.state else {
-            return None;
-        };
-        self.workers.get_mut(&peer)?.running.remove(&job);
-        Some(peer)
+    fn end_attempt(&mut self, job: JobId, on: PeerId) -> Option<Attempt> {
+        let attempts = &mut self.jobs.get_mut(&job)?.attempts;
+        let index = attempts.iter().position(|attempt| attempt.on == on)?;
+        let ended = attempts.remove(index);
+        self.leave(job, on);
+        Some(ended)
     }
 
-    fn schedule(&mut self) {
+    fn leave(&mut self, job: JobId, on: PeerId) {
+        if let Some(worker) = self.workers.get_mut(&on) {
+            worker.running.remove(&job);
+        }
+    }
+
+    /// Gives every job without an attempt one, oldest first.
+    fn serve_waiting(&mut self, now: Instant) {
+        // Jobs of one compiler have the same workers: when those are busy, they are for all of them.
+        let mut busy = BTreeSet::new();
         for id in self.waiting.clone() {
             let Some(job) = self.jobs.get(&id) else {
                 continue;
             };
-            match self.choose(job) {
-                Choice::Worker(worker) => self.assign(id, worker),
-                Choice::Wait => self.set_state(id, State::Queued),
-                Choice::Nobody => {
-                    if job.state != State::Stranded {
-                        self.decisions.push_back(Decision::Strand { job: id });
+            if busy.contains(&job.spec.compiler) {
+                self.set_stranded(id, false);
+                continue;
+            }
+            match self.choose(job, now) {
+                Choice::Worker(worker) => self.assign(id, worker, false, now),
+                Choice::Wait => {
+                    if job.tried.is_empty() {
+                        busy.insert(job.spec.compiler.clone());
                     }
-                    self.set_state(id, State::Stranded);
+                    self.set_stranded(id, false);
                 }
+                Choice::Nobody => self.set_stranded(id, true),
             }
         }
     }
 
-    fn assign(&mut self, job: JobId, worker: PeerId) {
+    /// Gives a second attempt to jobs whose only one is in doubt.
+    fn double_doubtful(&mut self, now: Instant) {
+        let mut doubtful: Vec<_> = self
+            .jobs
+            .iter()
+            .filter_map(|(id, job)| Some((*id, self.doubt(job, now)?)))
+            .collect();
+        doubtful.sort_by_key(|(id, doubt)| (*doubt, *id));
+        let mut hedges = self.jobs.values().filter(|job| job.hedged).count();
+        let most = (self.capacity(now) as usize / HEDGED_SHARE).max(1);
+        for (id, doubt) in doubtful {
+            let Some(job) = self.jobs.get(&id) else {
+                continue;
+            };
+            let hedge = doubt != Doubt::Silent;
+            let idle = self.waiting.is_empty();
+            let allowed = match doubt {
+                Doubt::Silent => true,
+                Doubt::Stuck => idle || hedges < most,
+                Doubt::Slow => idle,
+            };
+            match self.choose(job, now) {
+                Choice::Worker(worker) if allowed => {
+                    self.assign(id, worker, hedge, now);
+                    hedges += usize::from(hedge);
+                }
+                Choice::Nobody if doubt == Doubt::Silent => self.set_stranded(id, true),
+                Choice::Worker(_) | Choice::Wait | Choice::Nobody => self.set_stranded(id, false),
+            }
+        }
+    }
+
+    /// Why a job's only attempt is in doubt, if it is.
+    fn doubt(&self, job: &Job, now: Instant) -> Option<Doubt> {
+        let [attempt] = job.attempts[..] else {
+            return None;
+        };
+        let worker = self.workers.get(&attempt.on)?;
+        if worker.can.presence == Presence::Silent {
+            return Some(Doubt::Silent);
+        }
+        if self.is_stuck(attempt, job.cost(), now) {
+            return Some(Doubt::Stuck);
+        }
+        let age = now.saturating_duration_since(attempt.since);
+        let late = self.expected(job.cost())? * LATE;
+        (age >= late.max(LATE_AT_LEAST)).then_some(Doubt::Slow)
+    }
+
+    /// The attempt is far too late, and its worker has answered nothing since it began.
+    fn is_stuck(&self, attempt: Attempt, cost: f64, now: Instant) -> bool {
+        let age = now.saturating_duration_since(attempt.since);
+        let expected = self.expected(cost).unwrap_or(UNKNOWN);
+        let worker = self.workers.get(&attempt.on);
+        let answers = |worker: &Worker| worker.standing.has_answered_since(attempt.since);
+        age >= (expected * FAR_TOO_LATE).max(STUCK_AT_LEAST) && !worker.is_some_and(answers)
+    }
+
+    /// How long a job of this cost takes; `None` until enough have been seen.
+    fn expected(&self, cost: f64) -> Option<Duration> {
+        let seconds = (self.typical * cost).clamp(0.0, LONGEST.as_secs_f64());
+        (self.answers >= ENOUGH).then(|| Duration::from_secs_f64(seconds))
+    }
+
+    fn assign(&mut self, job: JobId, worker: PeerId, hedge: bool, now: Instant) {
         self.waiting.remove(&job);
-        self.set_state(job, State::Running(worker));
+        if let Some(assigned) = self.jobs.get_mut(&job) {
+            assigned.attempts.push(Attempt {
+                on: worker,
+                since: now,
+            });
+            assigned.hedged |= hedge;
+            assigned.stranded = false;
+        }
         if let Some(chosen) = self.workers.get_mut(&worker) {
             chosen.running.insert(job);
         }
-        self.decisions.push_back(Decision::Assign { job, worker });
+        self.decisions
+            .push_back(Decision::Assign { job, worker, hedge });
     }
 
-    fn set_state(&mut self, job: JobId, state: State) {
-        if let Some(job) = self.jobs.get_mut(&job) {
-            job.state = state;
+    fn set_stranded(&mut self, id: JobId, stranded: bool) {
+        if let Some(job) = self.jobs.get_mut(&id)
+            && std::mem::replace(&mut job.stranded, stranded) != stranded
+            && stranded
+        {
+            self.decisions.push_back(Decision::Strand { job: id });
         }
     }
 
     /// A worker that failed this job gets it again only when every other admitted one failed it as often.
-    fn choose(&self, job: &Job) -> Choice {
+    fn choose(&self, job: &Job, now: Instant) -> Choice {
         let failures = |peer: &PeerId| job.tried.iter().filter(|tried| *tried == peer).count();
+        let has_it = |peer: &PeerId| job.attempts.iter().any(|attempt| attempt.on == *peer);
         let able = || {
-            self.workers.iter().filter(|(_, worker)| {
-                worker.can.live
+            self.workers.iter().filter(|(peer, worker)| {
+                worker.is_live()
                     && worker.can.slots > 0
-                    && worker.can.compilers.contains(&job.compiler)
+                    && worker.can.compilers.contains(&job.spec.compiler)
+                    && !has_it(peer)
             })
         };
-        let Some(fewest) = able().map(|(peer, _)| failures(peer)).min() else {
-            return Choice::Nobody;
+        let bench = able().map(|(_, worker)| worker.standing.benched_for(now));
+        match bench.min() {
+            Some(shortest) if shortest <= SHORT_BENCH => {}
+            Some(_) | None => return Choice::Nobody,
+        }
+        let ready = || able().filter(|(_, worker)| self.useful_slots(worker, now) > 0);
+        let Some(fewest) = ready().map(|(peer, _)| failures(peer)).min() else {
+            return Choice::Wait;
         };
-        let free = able().filter(|(peer, worker)| {
-            failures(peer) == fewest && worker.running.len() < worker.can.slots as usize
+        let free = ready().filter(|(peer, worker)| {
+            failures(peer) == fewest
+                && worker.running.len() < self.useful_slots(worker, now) as usize
         });
         let best = free.min_by(|a, b| {
             let by_load = self.load(a.1).total_cmp(&self.load(b.1));
-            by_load.then_with(|| (job.preferred != Some(*a.0)).cmp(&(job.preferred != Some(*b.0))))
+            let unwanted = |peer: &PeerId| job.spec.preferred != Some(*peer);
+            by_load.then_with(|| unwanted(a.0).cmp(&unwanted(b.0)))
         });
         best.map_or(Choice::Wait, |(peer, _)| Choice::Worker(*peer))
     }
 
-    /// How full the worker would be, weighted by how slow it is against the others. Sources differ, so speed counts for
-    /// no more than a factor of two.
+    /// How full the worker would be, weighted by how slow it is against the others.
     fn load(&self, worker: &Worker) -> f64 {
-        let means: Vec<f64> = self
-            .workers
-            .values()
-            .filter_map(|worker| worker.mean_s)
-            .collect();
-        let all = means.iter().sum::<f64>() / means.len().max(1) as f64;
-        let slowness = worker
-            .mean_s
-            .filter(|_| all > 0.0)
-            .map_or(1.0, |mean| (mean / all).clamp(0.5, 2.0));
-        (worker.running.len() + 1) as f64 / f64::from(worker.can.slots) * slowness
+        let share = (worker.running.len() + 1) as f64 / f64::from(worker.can.slots);
+        share * worker.standing.slowness(self.typical)
     }
+}
+
+impl Worker {
+    fn is_live(&self) -> bool {
+        self.can.presence == Presence::Live
+    }
+}
+
+impl Job {
+    /// What a compile takes besides its source, counted in bytes of source: starting the compiler and the way there.
+    fn cost(&self) -> f64 {
+        self.spec.bytes as f64 + FIXED_COST
+    }
+}
+
+/// Why a job's only attempt may never be answered; the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Doubt {
+    /// Its worker's link is silent.
+    Silent,
+    /// Its worker answers nothing.
+    Stuck,
+    /// It takes longer than others of its size.
+    Slow,
 }
 
 enum Choice {
@@ -267,6 +508,29 @@ enum Choice {
     Wait,
     Nobody,
 }
+
+/// A job that kills four compilers will kill a fifth; the local compile tells why.
+const MAX_ATTEMPTS: usize = 4;
+/// Weight of the newest answer in what is typical, once there are some.
+const NEWEST: f64 = 0.05;
+/// Answers before a prediction is worth anything.
+const ENOUGH: u32 = 8;
+const FIXED_COST: f64 = 100_000.0;
+/// A slot that nobody wants may race against an attempt this many times longer than expected, …
+const LATE: u32 = 2;
+const LATE_AT_LEAST: Duration = Duration::from_millis(500);
+/// … and one that is wanted, where nothing comes from a worker for so long: compile times of equal sizes differ by less.
+const FAR_TOO_LATE: u32 = 5;
+const STUCK_AT_LEAST: Duration = Duration::from_secs(3);
+/// What is expected of a job as long as nothing is known: a translation unit that takes longer is rare.
+const UNKNOWN: Duration = Duration::from_secs(4);
+const LONGEST: Duration = Duration::from_secs(600);
+/// At most a quarter of the slots races while others wait.
+const HEDGED_SHARE: usize = 4;
+/// A job rather waits this long than goes home.
+const SHORT_BENCH: Duration = Duration::from_secs(1);
+/// How often late jobs are looked for.
+const LOOK: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
@@ -278,94 +542,310 @@ mod tests {
         PeerId([n; 32])
     }
 
-    fn gcc(slots: u32, live: bool) -> Capability {
+    fn gcc(slots: u32, presence: Presence) -> Capability {
         let compilers = BTreeSet::from(["gcc".to_owned()]);
         Capability {
             slots,
-            live,
+            presence,
             compilers,
         }
     }
 
-    fn drain(scheduler: &mut Scheduler) -> Vec<Decision> {
-        std::iter::from_fn(|| scheduler.poll_event()).collect()
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A scheduler and its clock.
+    struct Desk {
+        s: Scheduler,
+        now: Instant,
+    }
+
+    impl Desk {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "any instant will do as the epoch"
+        )]
+        fn new(workers: &[(u8, u32)]) -> Self {
+            let mut desk = Self {
+                s: Scheduler::default(),
+                now: Instant::now(),
+            };
+            for (n, slots) in workers {
+                desk.worker(*n, *slots, Presence::Live);
+            }
+            desk
+        }
+
+        fn worker(&mut self, n: u8, slots: u32, presence: Presence) {
+            self.s
+                .handle_worker(peer(n), gcc(slots, presence), self.now);
+        }
+
+        fn job(&mut self, id: u64) {
+            self.job_for(id, None);
+        }
+
+        fn job_for(&mut self, id: u64, preferred: Option<u8>) {
+            let spec = JobSpec {
+                compiler: "gcc".into(),
+                preferred: preferred.map(peer),
+                bytes: 0,
+            };
+            self.s.handle_job(JobId(id), spec, self.now);
+        }
+
+        fn fails(&mut self, id: u64, on: u8) {
+            self.s
+                .handle_attempt_failed(JobId(id), peer(on), "x", self.now);
+        }
+
+        fn done(&mut self, id: u64, on: u8, seconds: u64) {
+            self.s
+                .handle_done(JobId(id), peer(on), seconds as f64, self.now);
+        }
+
+        fn wait(&mut self, span: Duration) -> Vec<Decision> {
+            self.now += span;
+            self.s.handle_timeout(self.now);
+            self.drain()
+        }
+
+        fn drain(&mut self) -> Vec<Decision> {
+            std::iter::from_fn(|| self.s.poll_event()).collect()
+        }
+
+        /// Makes a second per job typical.
+        fn practise(&mut self) {
+            for id in 1_000..1_000 + u64::from(ENOUGH) {
+                self.job_for(id, Some(1));
+                let Some(Decision::Assign { worker, .. }) = self.drain().pop() else {
+                    panic!("nobody is free");
+                };
+                self.now += secs(1);
+                self.s.handle_done(JobId(id), worker, 1.0, self.now);
+            }
+        }
     }
 
     fn assign(job: u64, worker: u8) -> Decision {
         Decision::Assign {
             job: JobId(job),
             worker: peer(worker),
+            hedge: false,
+        }
+    }
+
+    fn hedge(job: u64, worker: u8) -> Decision {
+        Decision::Assign {
+            job: JobId(job),
+            worker: peer(worker),
+            hedge: true,
         }
     }
 
     #[test]
     fn a_job_waits_when_slots_are_full_and_runs_when_one_is_free() {
-        let mut s = Scheduler::default();
-        s.handle_worker(peer(1), gcc(1, true));
-        s.handle_job(JobId(1), "gcc".into(), None);
-        s.handle_job(JobId(2), "gcc".into(), None);
-        assert_eq!(drain(&mut s), [assign(1, 1)]);
-        s.handle_done(JobId(1), 1.0);
-        assert_eq!(drain(&mut s), [assign(2, 1)]);
+        let mut desk = Desk::new(&[(1, 1)]);
+        desk.job(1);
+        desk.job(2);
+        assert_eq!(desk.drain(), [assign(1, 1)]);
+        desk.done(1, 1, 1);
+        assert_eq!(desk.drain(), [assign(2, 1)]);
     }
 
     #[test]
     fn a_failed_attempt_goes_to_an_untried_worker_and_the_fourth_is_the_last() {
-        let mut s = Scheduler::default();
-        s.handle_worker(peer(1), gcc(4, true));
-        s.handle_worker(peer(2), gcc(4, true));
-        s.handle_job(JobId(1), "gcc".into(), Some(peer(2)));
-        assert_eq!(drain(&mut s), [assign(1, 2)]);
-        s.handle_attempt_failed(JobId(1), "x");
-        assert_eq!(drain(&mut s), [assign(1, 1)]);
-        s.handle_attempt_failed(JobId(1), "x");
-        s.handle_attempt_failed(JobId(1), "x");
-        drain(&mut s);
-        s.handle_attempt_failed(JobId(1), "x");
-        assert!(matches!(drain(&mut s)[..], [Decision::GiveUp { .. }]));
-        assert!(s.is_stranded(JobId(1)));
+        let mut desk = Desk::new(&[(1, 4), (2, 4)]);
+        desk.job_for(1, Some(2));
+        assert_eq!(desk.drain(), [assign(1, 2)]);
+        desk.fails(1, 2);
+        assert_eq!(desk.drain(), [assign(1, 1)]);
+        for worker in [1, 2] {
+            desk.fails(1, worker);
+            let next = desk.wait(secs(1));
+            assert!(matches!(next[..], [Decision::Assign { .. }]), "{next:?}");
+        }
+        desk.fails(1, 1);
+        desk.fails(1, 2);
+        assert!(matches!(desk.drain()[..], [.., Decision::GiveUp { .. }]));
+        assert!(desk.s.is_stranded(JobId(1)));
     }
 
     #[test]
     fn a_stranded_job_is_dispatched_when_an_admitted_worker_comes() {
-        let mut s = Scheduler::default();
-        s.handle_job(JobId(1), "gcc".into(), None);
-        assert_eq!(drain(&mut s), [Decision::Strand { job: JobId(1) }]);
-        s.handle_worker(
-            peer(1),
-            Capability {
-                compilers: BTreeSet::new(),
-                ..gcc(1, true)
-            },
-        );
-        assert_eq!(drain(&mut s), []);
-        s.handle_worker(peer(2), gcc(1, true));
-        assert_eq!(drain(&mut s), [assign(1, 2)]);
-        s.handle_worker(peer(2), gcc(1, false));
-        assert_eq!(drain(&mut s), [Decision::Strand { job: JobId(1) }]);
+        let mut desk = Desk::new(&[]);
+        desk.job(1);
+        assert_eq!(desk.drain(), [Decision::Strand { job: JobId(1) }]);
+        let other = Capability {
+            compilers: BTreeSet::new(),
+            ..gcc(1, Presence::Live)
+        };
+        desk.s.handle_worker(peer(1), other, desk.now);
+        assert_eq!(desk.drain(), []);
+        desk.worker(2, 1, Presence::Live);
+        assert_eq!(desk.drain(), [assign(1, 2)]);
+        desk.worker(2, 1, Presence::Gone);
+        let abandon = Decision::Abandon {
+            job: JobId(1),
+            worker: peer(2),
+        };
+        assert_eq!(desk.drain(), [abandon, Decision::Strand { job: JobId(1) }]);
+    }
+
+    #[test]
+    fn jobs_of_a_silent_worker_are_doubled_and_the_first_answer_wins() {
+        let mut desk = Desk::new(&[(1, 2), (2, 1)]);
+        desk.job_for(1, Some(1));
+        assert_eq!(desk.drain(), [assign(1, 1)]);
+        desk.worker(1, 2, Presence::Silent);
+        assert_eq!(desk.drain(), [assign(1, 2)], "the attempt on 1 goes on");
+        desk.worker(1, 2, Presence::Live);
+        assert_eq!(desk.s.running_on(peer(1)), 1);
+        desk.done(1, 1, 1);
+        assert_eq!(desk.s.running_on(peer(1)), 0);
+        assert_eq!(desk.s.running_on(peer(2)), 0);
+    }
+
+    #[test]
+    fn jobs_of_the_only_worker_are_stranded_while_it_is_silent_and_no_longer() {
+        let mut desk = Desk::new(&[(1, 2)]);
+        desk.job(1);
+        desk.worker(1, 2, Presence::Silent);
+        assert!(desk.s.is_stranded(JobId(1)));
+        desk.worker(1, 2, Presence::Live);
+        assert!(!desk.s.is_stranded(JobId(1)));
+        assert_eq!(desk.s.running_on(peer(1)), 1);
+    }
+
+    #[test]
+    fn a_worker_whose_answers_are_nonsense_is_asked_less_and_less() {
+        let mut desk = Desk::new(&[(1, 4), (2, 4)]);
+        let mut asked = 0;
+        for id in 0..1_000 {
+            desk.job_for(id, Some(1));
+            for decision in desk.drain() {
+                if decision == assign(id, 1) {
+                    asked += 1;
+                    desk.fails(id, 1);
+                }
+            }
+            desk.drain();
+            desk.done(id, 2, 0);
+            desk.wait(Duration::from_millis(100));
+        }
+        assert!((5..=15).contains(&asked), "{asked} of 1,000 in 100 s");
+    }
+
+    #[test]
+    fn with_nobody_else_a_moment_on_the_bench_is_waited_for_and_a_long_one_strands() {
+        let mut desk = Desk::new(&[(1, 4)]);
+        desk.job(1);
+        desk.fails(1, 1);
+        assert!(!desk.s.is_stranded(JobId(1)));
+        assert_eq!(desk.s.capacity(desk.now), 4);
+        for _ in 0..3 {
+            desk.drain();
+            desk.done(1, 2, 1);
+            desk.job(1);
+            desk.wait(secs(8));
+            desk.fails(1, 1);
+        }
+        assert!(desk.s.is_stranded(JobId(1)));
+        assert_eq!(desk.s.capacity(desk.now), 0);
+        // The health check's news count more than old faults.
+        desk.worker(1, 0, Presence::Live);
+        desk.worker(1, 4, Presence::Live);
+        assert_eq!(desk.s.capacity(desk.now), 4);
+    }
+
+    #[test]
+    fn an_idle_slot_races_against_a_job_that_takes_twice_as_long_as_expected() {
+        let mut desk = Desk::new(&[(1, 2), (2, 2)]);
+        desk.practise();
+        desk.job_for(1, Some(1));
+        let Some(Decision::Assign { worker, .. }) = desk.drain().pop() else {
+            panic!("not assigned");
+        };
+        let other = if worker == peer(1) { 2 } else { 1 };
+        assert_eq!(desk.wait(Duration::from_millis(1_900)), []);
+        assert_eq!(desk.wait(Duration::from_millis(200)), [hedge(1, other)]);
+        assert_eq!(desk.wait(secs(60)), [], "one is enough");
+        desk.done(1, other, 1);
+        assert_eq!(desk.s.running_on(worker), 0);
+    }
+
+    #[test]
+    fn a_worker_that_answers_nothing_loses_its_jobs_to_others_even_if_they_are_busy() {
+        let mut desk = Desk::new(&[(1, 2), (2, 2)]);
+        desk.practise();
+        for id in 1..=40 {
+            desk.job(id);
+        }
+        let on_one: Vec<u64> = (1..=40)
+            .filter(|id| {
+                desk.s.jobs[&JobId(*id)]
+                    .attempts
+                    .iter()
+                    .any(|a| a.on == peer(1))
+            })
+            .collect();
+        assert_eq!(on_one.len(), 2);
+        let (mut answered, mut benched) = (0, false);
+        // 2 answers each second; 1 is stopped.
+        for _ in 0..30 {
+            desk.wait(secs(1));
+            let running: Vec<_> = desk.s.workers[&peer(2)].running.iter().copied().collect();
+            for job in running {
+                desk.s.handle_done(job, peer(2), 1.0, desk.now);
+                answered += 1;
+            }
+            let standing = &desk.s.workers[&peer(1)].standing;
+            benched |= !standing.benched_for(desk.now).is_zero();
+        }
+        assert_eq!(answered, 40);
+        assert!(desk.s.jobs.is_empty());
+        assert!(benched);
     }
 
     proptest! {
         #[test]
-        fn no_worker_is_overfull_and_no_job_is_lost(steps in prop::collection::vec((0u8..5, 0u8..4, any::<bool>()), 1..80)) {
-            let (mut s, mut next, mut open) = (Scheduler::default(), 0, BTreeSet::new());
+        fn no_worker_is_overfull_and_no_job_is_lost(
+            steps in prop::collection::vec((0u8..6, 0u8..4, any::<bool>()), 1..120)
+        ) {
+            let (mut desk, mut next, mut open) = (Desk::new(&[]), 0, BTreeSet::new());
             for (what, n, flag) in steps {
                 let job = JobId(u64::from(n) * 3);
+                let on = desk.s.jobs.get(&job).and_then(|job| Some(job.attempts.first()?.on));
+                let on = on.unwrap_or(peer(n));
+                let presence = match (flag, n % 2) {
+                    (true, _) => Presence::Live,
+                    (false, 0) => Presence::Silent,
+                    (false, _) => Presence::Gone,
+                };
+                desk.now += Duration::from_millis(u64::from(n) * 700);
                 match what {
-                    0 => { s.handle_worker(peer(n), gcc(u32::from(n), flag)); }
-                    1 => { s.handle_job(JobId(next), "gcc".into(), Some(peer(n))); open.insert(JobId(next)); next += 1; }
-                    2 => s.handle_attempt_failed(job, "x"),
-                    3 => { s.handle_done(job, 1.0); open.remove(&job); }
-                    _ => { s.handle_cancel(job); open.remove(&job); }
+                    0 => desk.worker(n, u32::from(n), presence),
+                    1 => { desk.job_for(next, Some(n)); open.insert(JobId(next)); next += 1; }
+                    2 => desk.s.handle_attempt_failed(job, on, "x", desk.now),
+                    3 => { desk.s.handle_done(job, on, 1.0, desk.now); open.remove(&job); }
+                    4 => desk.s.handle_timeout(desk.now),
+                    _ => { desk.s.handle_cancel(job, desk.now); open.remove(&job); }
                 }
-                drain(&mut s);
-                for worker in s.workers.values() {
-                    prop_assert!(!worker.can.live || worker.running.len() <= worker.can.slots as usize || what == 0);
-                    prop_assert!(worker.can.live || worker.running.is_empty());
+                desk.drain();
+                for worker in desk.s.workers.values() {
+                    prop_assert!(worker.running.len() <= worker.can.slots as usize || what == 0 || !worker.is_live());
+                    prop_assert!(worker.can.presence != Presence::Gone || worker.running.is_empty());
                 }
-                let running: usize = s.workers.values().map(|worker| worker.running.len()).sum();
-                let given_up = s.jobs.values().filter(|job| job.state == State::GivenUp).count();
-                prop_assert_eq!(running + given_up + s.waiting.len(), open.len());
+                for (id, job) in &desk.s.jobs {
+                    prop_assert!(job.attempts.len() <= 2);
+                    prop_assert!(job.attempts.iter().all(|a| desk.s.workers[&a.on].running.contains(id)));
+                    prop_assert_eq!(job.attempts.is_empty() && !job.given_up, desk.s.waiting.contains(id));
+                }
+                let running: usize = desk.s.workers.values().map(|worker| worker.running.len()).sum();
+                let attempts: usize = desk.s.jobs.values().map(|job| job.attempts.len()).sum();
+                prop_assert_eq!(running, attempts);
+                prop_assert!(desk.s.jobs.keys().eq(open.iter()));
             }
         }
     }

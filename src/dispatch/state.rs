@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -11,7 +12,7 @@ use tokio::{
     sync::{Notify, mpsc},
 };
 
-use super::scheduler::{Capability, Decision, JobId, Scheduler};
+use super::scheduler::{Capability, Decision, JobId, JobSpec, Presence, Scheduler};
 use crate::{
     distcc::HostLine,
     event::{BuildUpdate, JobRecord, LinkState, Load, WorkerView},
@@ -54,7 +55,14 @@ pub struct WorkerUpdate {
 
 /// What a job's task is told.
 pub(super) enum Order {
-    Attempt { worker: PeerId, compiler: String },
+    Attempt {
+        worker: PeerId,
+        compiler: String,
+        hedge: bool,
+    },
+    Abandon {
+        worker: PeerId,
+    },
     HandBack,
 }
 
@@ -96,72 +104,99 @@ impl State {
         self.last_id
     }
 
-    pub(super) fn handle_worker(&mut self, update: WorkerUpdate) {
+    pub(super) fn handle_worker(&mut self, update: WorkerUpdate, now: Instant) {
         let can = Capability {
             slots: update.slots,
-            live: update.state == LinkState::Up,
+            presence: match update.state {
+                LinkState::Up => Presence::Live,
+                LinkState::Suspect => Presence::Silent,
+                LinkState::Punching | LinkState::Handshaking | LinkState::Down => Presence::Gone,
+            },
             compilers: update.admitted.keys().cloned().collect(),
         };
         let peer = update.peer;
         self.workers.insert(peer, update);
-        self.scheduler.handle_worker(peer, can);
+        self.scheduler.handle_worker(peer, can, now);
         self.drain();
     }
 
-    pub(super) fn handle_worker_gone(&mut self, peer: PeerId) {
+    pub(super) fn handle_worker_gone(&mut self, peer: PeerId, now: Instant) {
         if let Some(worker) = self.workers.get_mut(&peer) {
             worker.state = LinkState::Down;
         }
-        self.scheduler.handle_worker(peer, Capability::default());
+        self.scheduler
+            .handle_worker(peer, Capability::default(), now);
         self.drain();
     }
 
     pub(super) fn handle_job(
         &mut self,
         build: u64,
-        compiler: String,
-        preferred: PeerId,
+        spec: JobSpec,
+        now: Instant,
     ) -> (JobId, mpsc::UnboundedReceiver<Order>) {
         let id = JobId(self.next_id());
         let (orders, receiver) = mpsc::unbounded_channel();
         let job = Job {
             build,
-            compiler: compiler.clone(),
+            compiler: spec.compiler.clone(),
             orders,
         };
         self.jobs.insert(id, job);
-        self.scheduler.handle_job(id, compiler, Some(preferred));
+        self.scheduler.handle_job(id, spec, now);
         self.drain();
         (id, receiver)
     }
 
-    pub(super) fn handle_attempt_failed(&mut self, job: JobId, reason: &str) {
-        self.scheduler.handle_attempt_failed(job, reason);
+    pub(super) fn handle_attempt_failed(
+        &mut self,
+        job: JobId,
+        worker: PeerId,
+        reason: &str,
+        now: Instant,
+    ) {
+        self.scheduler
+            .handle_attempt_failed(job, worker, reason, now);
         self.drain();
     }
 
-    pub(super) fn handle_done(&mut self, job: JobId, worker: PeerId, seconds: f64) {
+    pub(super) fn handle_done(&mut self, job: JobId, worker: PeerId, ran: Duration, now: Instant) {
         *self.answered.entry(worker).or_default() += 1;
-        self.scheduler.handle_done(job, seconds);
+        self.scheduler
+            .handle_done(job, worker, ran.as_secs_f64(), now);
         self.drain();
     }
 
     /// The job's task ends, for whatever reason.
-    pub(super) fn handle_end(&mut self, job: JobId) {
+    pub(super) fn handle_end(&mut self, job: JobId, now: Instant) {
         self.jobs.remove(&job);
-        self.scheduler.handle_cancel(job);
+        self.scheduler.handle_cancel(job, now);
         self.drain();
     }
 
+    /// Looks for jobs that take too long; returns how soon to look again, if at all.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Duration> {
+        self.scheduler.handle_timeout(now);
+        if self.give_orders() {
+            self.notify();
+        }
+        self.scheduler.look_again()
+    }
+
+    /// How soon to look for jobs that take too long.
+    pub(super) fn look_again(&self) -> Option<Duration> {
+        self.scheduler.look_again()
+    }
+
     /// There is room for so many of the build's stranded jobs; the oldest go first.
-    pub(super) fn handle_hand_back(&mut self, build: u64, count: u32) {
+    pub(super) fn handle_hand_back(&mut self, build: u64, count: u32, now: Instant) {
         let of_build = self.jobs.iter().filter(|(_, job)| job.build == build);
         let stranded = of_build
             .map(|(id, _)| *id)
             .filter(|id| self.scheduler.is_stranded(*id));
         let chosen: Vec<JobId> = stranded.take(count as usize).collect();
         for id in chosen {
-            self.scheduler.handle_cancel(id);
+            self.scheduler.handle_cancel(id, now);
             if let Some(job) = self.jobs.remove(&id) {
                 let _ = job.orders.send(Order::HandBack);
             }
@@ -199,7 +234,12 @@ impl State {
     }
 
     /// What changed for this build since `last`, and its job records.
-    pub(super) fn updates(&mut self, id: u64, last: &mut Snapshot) -> Vec<BuildUpdate> {
+    pub(super) fn updates(
+        &mut self,
+        id: u64,
+        last: &mut Snapshot,
+        now: Instant,
+    ) -> Vec<BuildUpdate> {
         let mut updates = Vec::new();
         let hosts = Some(self.host_lines(id));
         if hosts != last.hosts {
@@ -233,7 +273,7 @@ impl State {
             .get_mut(&id)
             .map(|build| std::mem::take(&mut build.records));
         updates.extend(records.into_iter().flatten().map(BuildUpdate::Job));
-        let load = Some(self.load(id));
+        let load = Some(self.load(id, now));
         if load != last.load {
             updates.extend(load.map(BuildUpdate::Load));
             last.load = load;
@@ -310,10 +350,10 @@ impl State {
             .collect()
     }
 
-    fn load(&self, build: u64) -> Load {
+    fn load(&self, build: u64, now: Instant) -> Load {
         let ours = || self.jobs.iter().filter(|(_, job)| job.build == build);
         Load {
-            capacity: self.scheduler.capacity(),
+            capacity: self.scheduler.capacity(now),
             in_dispatch: ours().count() as u32,
             stranded: ours()
                 .filter(|(id, _)| self.scheduler.is_stranded(**id))
@@ -322,9 +362,23 @@ impl State {
     }
 
     fn drain(&mut self) {
+        self.give_orders();
+        self.notify();
+    }
+
+    fn notify(&self) {
+        let builds = self.builds.values();
+        builds.for_each(|build| build.changed.notify_one());
+    }
+
+    /// Passes the scheduler's decisions on; returns whether there were any.
+    fn give_orders(&mut self) -> bool {
+        let mut any = false;
         while let Some(decision) = self.scheduler.poll_event() {
+            any = true;
             match decision {
-                Decision::Assign { job, worker } => self.order_attempt(job, worker),
+                Decision::Assign { job, worker, hedge } => self.order_attempt(job, worker, hedge),
+                Decision::Abandon { job, worker } => self.order(job, Order::Abandon { worker }),
                 Decision::Strand { job } => {
                     tracing::debug!(job = job.0, "no live worker can do this job");
                 }
@@ -333,20 +387,26 @@ impl State {
                 }
             }
         }
-        self.builds
-            .values()
-            .for_each(|build| build.changed.notify_one());
+        any
     }
 
-    fn order_attempt(&self, id: JobId, worker: PeerId) {
+    fn order_attempt(&self, id: JobId, worker: PeerId, hedge: bool) {
         let (Some(job), Some(on)) = (self.jobs.get(&id), self.workers.get(&worker)) else {
             return;
         };
         let path = on.admitted.get(&job.compiler).unwrap_or(&job.compiler);
-        // A task that has just ended no longer listens; its end cancels the job.
-        let _ = job.orders.send(Order::Attempt {
+        let order = Order::Attempt {
             worker,
             compiler: path.clone(),
-        });
+            hedge,
+        };
+        self.order(id, order);
+    }
+
+    fn order(&self, id: JobId, order: Order) {
+        // A task that has just ended no longer listens; its end cancels the job.
+        if let Some(job) = self.jobs.get(&id) {
+            let _ = job.orders.send(order);
+        }
     }
 }

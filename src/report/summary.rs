@@ -191,6 +191,7 @@ pub(super) mod tests {
             worker: Some("attic".into()),
             outcome,
             attempts,
+            hedged: false,
             queued: Duration::ZERO,
             ran: Duration::from_secs(1),
             bytes_up: 1,

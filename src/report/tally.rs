@@ -18,6 +18,7 @@ pub struct Tally {
     kept: BTreeMap<String, u64>,
     outcomes: BTreeMap<JobOutcome, u64>,
     reattempted: u64,
+    hedged: u64,
     /// Compiles made, by worker.
     made: BTreeMap<String, u64>,
     workers: BTreeMap<String, WorkerView>,
@@ -90,9 +91,11 @@ impl Tally {
     /// A remote job ended.
     pub fn handle_job(&mut self, job: &JobRecord) {
         *self.outcomes.entry(job.outcome).or_default() += 1;
-        if job.attempts > 1 {
+        // A hedge alone is no sign of trouble.
+        if job.attempts > 1 + u32::from(job.hedged) {
             self.reattempted += 1;
         }
+        self.hedged += u64::from(job.hedged);
         if let (JobOutcome::Compiled, Some(worker)) = (job.outcome, &job.worker) {
             *self.made.entry(worker.clone()).or_default() += 1;
         }
@@ -130,7 +133,7 @@ impl Tally {
                 local: local_reasons.values().sum(),
                 cancelled: self.count(JobOutcome::Cancelled),
                 reattempted: self.reattempted,
-                hedged: 0,
+                hedged: self.hedged,
             },
             local_reasons,
             workers: self.worker_reports(),

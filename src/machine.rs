@@ -10,6 +10,7 @@ use sysinfo::{CpuRefreshKind, System};
 
 use quota::{Milli, QuotaFile};
 
+pub mod memory;
 mod quota;
 
 /// How many compiles at once this machine can take.

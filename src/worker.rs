@@ -4,6 +4,7 @@
 //! compile it logged, a reason to stop. Each stream is served by a task of its own: a control stream by the offers it
 //! sends, a job stream by [`crate::distcc::relay`].
 
+mod slots;
 mod streams;
 
 use std::{sync::Arc, time::Duration};
@@ -17,6 +18,7 @@ use crate::{
     admission::CompilerIdentity,
     distcc::{Daemon, DaemonEvent, Health},
     event::LinkState,
+    machine::memory::available_kib,
     node::{Node, NodeConfig, NodeError, NodeEvents},
     rendezvous::Notice,
     session::{PeerId, Role},
@@ -24,6 +26,7 @@ use crate::{
     wire::Offer,
 };
 
+use slots::Slots;
 use streams::{Desk, PrimarySaid};
 
 /// Everything a worker has to be told.
@@ -80,13 +83,15 @@ pub async fn run(
             offers,
             node.tunnel.descriptor(),
             config.daemon.addr(),
+            config.daemon.jobs(),
             said,
         )),
-        slots: config.slots,
+        slots: Slots::new(config.slots),
         once: config.once,
         wait_primary: config.wait_primary,
         linked: Vec::new(),
         lonely_since: Instant::now(),
+        look_at_memory: Instant::now(),
         ends: config
             .max_lifetime
             .map(|lifetime| Instant::now() + lifetime),
@@ -102,11 +107,12 @@ pub async fn run(
 
 struct Serving {
     desk: Arc<Desk>,
-    slots: u32,
+    slots: Slots,
     once: bool,
     wait_primary: Option<Duration>,
     linked: Vec<PeerId>,
     lonely_since: Instant,
+    look_at_memory: Instant,
     ends: Option<Instant>,
     max_lifetime: Option<Duration>,
     news: mpsc::Sender<WorkerNews>,
@@ -236,21 +242,30 @@ impl Serving {
 
     /// A worker whose distccd does not compile offers no slots.
     fn handle_health(&mut self, health: &Health) -> Option<String> {
-        let slots = if matches!(health, Health::Healthy) {
-            self.slots
-        } else {
-            0
-        };
-        self.desk.offer_slots(slots);
+        self.slots.handle_health(*health == Health::Healthy);
+        self.offer_slots(Instant::now());
         match health {
             Health::Unhealthy(reason) => self.tell(WorkerNews::Notice(format!(
                 "distccd is not healthy: {reason}"
             ))),
-            Health::Starting | Health::Healthy => None,
+            Health::Healthy => None,
         }
     }
 
-    fn handle_clock(&self, now: Instant) -> Option<String> {
+    fn offer_slots(&mut self, now: Instant) {
+        let available = available_kib();
+        let offer = self.slots.offer(self.desk.running(), available);
+        self.desk.offer_slots(offer);
+        if let Some(scarce) = self.slots.tell(offer, available, now.into_std()) {
+            self.tell(WorkerNews::Notice(scarce));
+        }
+        self.look_at_memory = now + MEMORY_EVERY;
+    }
+
+    fn handle_clock(&mut self, now: Instant) -> Option<String> {
+        if now >= self.look_at_memory {
+            self.offer_slots(now);
+        }
         if let (Some(ends), Some(lifetime)) = (self.ends, self.max_lifetime)
             && now >= ends
         {
@@ -269,11 +284,10 @@ impl Serving {
             .wait_primary
             .filter(|_| self.linked.is_empty())
             .map(|wait| self.lonely_since + wait);
-        let far = Instant::now() + FAR;
         [self.ends, lonely]
             .into_iter()
             .flatten()
-            .fold(far, Instant::min)
+            .fold(self.look_at_memory, Instant::min)
     }
 
     /// Tells the primaries, and gives the jobs that run the time to end.
@@ -298,8 +312,8 @@ impl Serving {
 /// Messages wait here while the role handles one.
 const QUEUE: usize = 64;
 
-/// Stands for "no deadline".
-const FAR: Duration = Duration::from_secs(3600);
+/// A compile needs seconds to take hundreds of MiB.
+const MEMORY_EVERY: Duration = Duration::from_secs(1);
 
 /// A compile of half a minute may end; CI runners send SIGKILL some time after SIGTERM, so no longer.
 const DRAIN: Duration = Duration::from_secs(30);

@@ -178,9 +178,9 @@ fn request(compiler: &str, text: &str) -> Vec<u8> {
 }
 
 /// What distccd answers on a connection of its own.
-async fn ask(addr: SocketAddr, compiler: &str) -> Vec<u8> {
+async fn ask(addr: SocketAddr, compiler: &str, text: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(addr).await.unwrap();
-    let request = request(compiler, "int x;\n");
+    let request = request(compiler, text);
     stream.write_all(&request).await.unwrap();
     let mut answer = Vec::new();
     let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
@@ -215,7 +215,7 @@ async fn it_compiles_tells_of_it_and_leaves_nothing() {
     let mut daemon = site.start().await;
     let addr = daemon.addr();
     assert_eq!(*daemon.health().borrow(), Health::Healthy);
-    assert!(!object(&ask(addr, "/usr/bin/gcc").await).is_empty());
+    assert!(!object(&ask(addr, "/usr/bin/gcc", "int x;\n").await).is_empty());
     let line = compiled(&mut daemon).await;
     assert_eq!(
         (line.file.as_str(), line.compiler.as_str()),
@@ -247,7 +247,11 @@ async fn only_the_exact_paths_are_run() {
         "/a/b/c/d/e/f/g/usr/bin/gcc",
         "",
     ] {
-        assert_eq!(ask(daemon.addr(), name).await, b"", "{name} was run");
+        assert_eq!(
+            ask(daemon.addr(), name, "int x;\n").await,
+            b"",
+            "{name} was run"
+        );
     }
     assert!(!marker.exists());
     let Some(DaemonEvent::Trouble(text)) = timeout(PATIENCE, daemon.next_event()).await.unwrap()
@@ -268,7 +272,7 @@ async fn a_killed_distccd_comes_back_on_its_port() {
     health(&daemon, |now| matches!(now, Health::Unhealthy(_))).await;
     health(&daemon, |now| *now == Health::Healthy).await;
     assert_eq!(daemon.addr(), addr);
-    object(&ask(addr, "/usr/bin/gcc").await);
+    object(&ask(addr, "/usr/bin/gcc", "int x;\n").await);
     assert!(distccds(addr).is_disjoint(&before));
     daemon.stop().await;
     assert_eq!(distccds(addr), BTreeSet::new());
@@ -327,6 +331,8 @@ async fn a_daemon_that_is_dropped_ends_its_distccd() {
     until("its files are gone", || entries(&site.private()) == 0).await;
 }
 
+const UNMOVED: &str = "nothing of it has moved";
+
 #[tokio::test]
 async fn a_stopped_distccd_is_found_and_started_again() {
     let site = Site::new();
@@ -339,11 +345,67 @@ async fn a_stopped_distccd_is_found_and_started_again() {
     TcpStream::connect(addr).await.unwrap();
     health(
         &daemon,
-        |now| matches!(now, Health::Unhealthy(reason) if reason.contains("no answer")),
+        |now| matches!(now, Health::Unhealthy(reason) if reason.contains(UNMOVED)),
     )
     .await;
     health(&daemon, |now| *now == Health::Healthy).await;
     assert!(distccds(addr).is_disjoint(&before));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_distccd_stopped_under_its_jobs_is_found_without_waiting_for_the_next_canary() {
+    let site = Site::new();
+    let never = Pace {
+        every: Duration::from_secs(3600),
+        ..pace()
+    };
+    let daemon = Daemon::start_at_pace(site.config(), never).await.unwrap();
+    let before = distccds(daemon.addr());
+    signal(&before, Signal::STOP);
+    daemon.jobs().send_replace(1);
+    health(
+        &daemon,
+        |now| matches!(now, Health::Unhealthy(reason) if reason.contains(UNMOVED)),
+    )
+    .await;
+    health(&daemon, |now| *now == Health::Healthy).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_distccd_wedged_by_clients_that_say_nothing_is_started_again() {
+    let site = Site::new();
+    let daemon = Daemon::start_at_pace(site.config(), watchful())
+        .await
+        .unwrap();
+    let addr = daemon.addr();
+    let mut clients = Vec::new();
+    while *daemon.health().borrow() == Health::Healthy {
+        assert!(clients.len() < 500, "no number of dead clients is noticed");
+        clients.push(TcpStream::connect(addr).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    health(&daemon, |now| *now == Health::Healthy).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_long_compile_is_no_stall() {
+    let site = Site::new();
+    let daemon = Daemon::start_at_pace(site.config(), pace()).await.unwrap();
+    let addr = daemon.addr();
+    let before = distccds(addr);
+    let jobs = daemon.jobs();
+    jobs.send_replace(1);
+    let long: String = (0..6000)
+        .map(|n| format!("int f{n}(int a) {{ return a * {n} / 3 + f{n}(a - 1); }}\n"))
+        .collect();
+    let answer = ask(addr, gcc().to_str().unwrap(), &long).await;
+    jobs.send_replace(0);
+    assert!(answer.starts_with(b"DONE"));
+    assert_eq!(*daemon.health().borrow(), Health::Healthy);
+    assert_eq!(distccds(addr), before);
     daemon.stop().await;
 }
 

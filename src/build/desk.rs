@@ -11,13 +11,13 @@ use super::hosts::Hosts;
 use super::layout::State;
 use super::makes::Makes;
 use super::outcome::Tally;
-use super::pressure::{available_kib, local_limit};
 use super::processes::Processes;
 use super::record::Said;
 use super::{BuildNews, BuildOptions};
 use crate::event::{
     BuildFeedback, BuildUpdate, CompileSeen, JobOutcome, JobRecord, LinkState, Load,
 };
+use crate::machine::memory::{affordable, available_kib};
 
 /// Memory does not vanish faster than compilers allocate it.
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
@@ -213,7 +213,7 @@ impl Desk {
         let holders = self.makes.settle();
         if is_due(&mut self.memory_seen, now, MEMORY_EVERY) {
             let running = here(&holders, self.load);
-            self.limit = local_limit(self.state.local, running, available_kib());
+            self.limit = affordable(self.state.local, running, available_kib());
         }
         self.hand_back(&holders, now);
         let returned = self.makes.take_returned();

@@ -9,7 +9,7 @@
 //! other, and only we move tokens between them. The [`broker`] grants one while the jobs that are not in dispatch's hands
 //! are below the local limit and the workers' capacity is not used up; `-jN` is a ceiling of that make alone. A make that
 //! ends gives everything back, however it ended; tokens lost by a killed sub-make are found by counting processes. Memory
-//! pressure lowers the limit ([`pressure`]). A make's job without a token counts as local even while it is at a worker: make
+//! pressure lowers the limit ([`memory`](crate::machine::memory)). A make's job without a token counts as local even while it is at a worker: make
 //! starts the next one in its place without asking.
 //!
 //! **Limits.** ninja before 1.13 has no jobserver client: it gets a fixed `-j` for the workers that are there when it
@@ -34,8 +34,7 @@ pub mod layout;
 mod lease;
 mod makes;
 mod outcome;
-pub mod pressure;
-mod processes;
+pub mod processes;
 mod record;
 mod run;
 pub mod shim;

@@ -2,7 +2,8 @@
 //!
 //! - **Slots**: `--jobs SLOTS+1`. distccd never refuses on load, it leaves the excess in its backlog, so dispatch caps what is
 //!   in flight; the slot beyond the cap belongs to the canary, which therefore never waits behind jobs and can run always.
-//! - **Health** is a real compile of one line: an accepted connection proves nothing, a stopped distccd accepts as well.
+//! - **Health** is a real compile of one line: an accepted connection proves nothing, a stopped distccd accepts as well. One is
+//!   sent every ten seconds, and at once when jobs run and nothing moves.
 //! - **Processes**: distccd leads its own session. Its children accept by themselves and its compilers leave its process
 //!   group, but nothing leaves the session, so ending the session ends all of them. A [`guard`] does that when we are killed.
 //! - **Port**: chosen once and kept across restarts.
@@ -21,6 +22,7 @@ mod home;
 mod log;
 mod process;
 mod supervisor;
+mod vitals;
 
 pub use canary::CanaryFailure;
 pub use log::{CompileLine, CompileOutcome};
@@ -70,8 +72,6 @@ impl Default for Pace {
 /// Whether jobs can be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// Not known yet.
-    Starting,
     /// The last canary compiled.
     Healthy,
     /// It is being restarted, or waited for when it is not ours; why, for a person.
@@ -154,6 +154,7 @@ pub enum DaemonError {
 pub struct Daemon {
     addr: SocketAddr,
     health: watch::Receiver<Health>,
+    jobs: watch::Sender<u32>,
     events: mpsc::Receiver<DaemonEvent>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
@@ -168,7 +169,8 @@ impl Daemon {
     /// [`Self::start`] with other intervals.
     pub async fn start_at_pace(config: DaemonConfig, pace: Pace) -> Result<Self, DaemonError> {
         let (events_tx, events) = mpsc::channel(EVENTS);
-        let owned = supervisor::Owned::start(config, pace, events_tx).await?;
+        let (jobs, running) = watch::channel(0);
+        let owned = supervisor::Owned::start(config, pace, events_tx, running).await?;
         let addr = owned.addr();
         let (health_tx, health) = watch::channel(Health::Healthy);
         let (stop, stopped) = oneshot::channel();
@@ -176,6 +178,7 @@ impl Daemon {
         Ok(Self {
             addr,
             health,
+            jobs,
             events,
             stop,
             task,
@@ -197,6 +200,7 @@ impl Daemon {
         Ok(Self {
             addr,
             health,
+            jobs: watch::channel(0).0,
             events,
             stop,
             task,
@@ -211,6 +215,11 @@ impl Daemon {
     /// Whether jobs can be sent now.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
+    }
+
+    /// Where to count the jobs that distccd has: while there are any it is looked after more closely.
+    pub fn jobs(&self) -> watch::Sender<u32> {
+        self.jobs.clone()
     }
 
     /// The next thing to tell; `None` when watching has ended. Cancel-safe.

@@ -347,6 +347,8 @@ impl ResponseParser {
             "out of memory",
             "Killed signal",
             "virtual memory exhausted",
+            "No space left on device",
+            "Disk quota exceeded",
         ];
         let crash = words.into_iter().find(|words| exit != 0 && said(words))?;
         Some(format!("the compiler reported: {crash}"))

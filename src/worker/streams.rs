@@ -43,10 +43,10 @@ impl Desk {
         offers: watch::Sender<Offer>,
         me: watch::Receiver<Descriptor>,
         distccd: SocketAddr,
+        running: watch::Sender<u32>,
         said: mpsc::Sender<PrimarySaid>,
     ) -> Self {
         let (leaving, _) = watch::channel(None);
-        let (running, _) = watch::channel(0);
         Self {
             offers,
             leaving,
@@ -61,6 +61,11 @@ impl Desk {
     pub(super) fn offer_slots(&self, slots: u32) {
         self.offers
             .send_if_modified(|offer| std::mem::replace(&mut offer.slots, slots) != slots);
+    }
+
+    /// Jobs that distccd has.
+    pub(super) fn running(&self) -> u32 {
+        *self.running.borrow()
     }
 
     /// Tells every primary that no more jobs are wanted.
@@ -98,10 +103,27 @@ pub(super) async fn serve(desk: Arc<Desk>, peer: PeerId, stream: Stream) {
     }
 }
 
+/// Counts one job, however it ends.
+struct Running<'a>(&'a watch::Sender<u32>);
+
+impl<'a> Running<'a> {
+    fn begin(count: &'a watch::Sender<u32>) -> Self {
+        count.send_modify(|running| *running += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
+    }
+}
+
 async fn job(desk: &Desk, send: SendStream, recv: RecvStream) {
-    desk.running.send_modify(|running| *running += 1);
-    let outcome = relay(recv, send, desk.distccd).await;
-    desk.running.send_modify(|running| *running -= 1);
+    let outcome = {
+        let _running = Running::begin(&desk.running);
+        relay(recv, send, desk.distccd).await
+    };
     if let Err(error) = outcome
         && !matches!(error, RelayError::Cancelled | RelayError::Send(_))
     {

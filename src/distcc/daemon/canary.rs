@@ -46,6 +46,11 @@ pub enum CanaryFailure {
     /// Too slow.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// Neither its log nor its processes nor their CPU time has moved.
+    #[error(
+        "it is asked for a compile, and nothing of it has moved for {0:?}: stopped, or full of dead clients"
+    )]
+    Stalled(Duration),
 }
 
 fn said(stderr: &str) -> String {

@@ -13,7 +13,6 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal};
-use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::{Child, Command},
@@ -26,6 +25,7 @@ use super::{
     DaemonConfig, DaemonError, DaemonEvent,
     home::{Home, User, words},
     log::{self, MAX_LINE, Tail},
+    vitals::with_session,
 };
 
 /// The slowest translation units take minutes; an attempt on the primary waits for half an hour, and this is to end first.
@@ -37,6 +37,8 @@ const TOOLS: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
 /// A killed process is gone within a scheduler's tick or is stuck in the kernel.
 const DEATH_POLL: Duration = Duration::from_millis(10);
 const DEATH_POLLS: u32 = 500;
+/// Of 1,000 (proc(5)); children inherit it.
+const OOM_SCORE_ADJ: &str = "500";
 /// What is in the pipe is read at once.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -60,11 +62,15 @@ impl Journal {
         self.lines.load(Ordering::Relaxed)
     }
 
+    pub(super) fn count_line(&self) {
+        self.lines.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Reads the log to its end, however fast it comes, and tells what a person should know.
     async fn follow(self, log: impl AsyncRead + Unpin, events: mpsc::Sender<DaemonEvent>) {
         let mut lines = Lines::new(log);
         while let Some(line) = lines.next().await {
-            self.lines.fetch_add(1, Ordering::Relaxed);
+            self.count_line();
             self.tail
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -155,6 +161,7 @@ impl Process {
         let mut child = command.spawn().map_err(spawn_error)?;
         let missing = || spawn_error(io::Error::other("it has no process or no log"));
         let session = child.id().ok_or_else(missing)?;
+        prefer_as_victim(session);
         let log = child.stderr.take().ok_or_else(missing)?;
         let journal = Journal::default();
         let reader = tokio::spawn(journal.clone().follow(log, events));
@@ -246,23 +253,25 @@ fn search_path(config: &DaemonConfig) -> String {
     dirs.join(":")
 }
 
-/// Kills every process of the session; returns how many there were. The dead whom nobody reaped do not count.
+/// Kills every process of the session; returns how many there were.
 fn kill_session(session: u32) -> usize {
-    let mut system = System::new();
-    system.refresh_processes_specifics(
-        ProcessesToUpdate::All,
-        true,
-        ProcessRefreshKind::nothing().without_tasks(),
-    );
-    let of_session = system.processes().values().filter(|process| {
-        process
-            .session_id()
-            .is_some_and(|id| id.as_u32() == session)
-            && process.status() != ProcessStatus::Zombie
+    let mut killed = 0;
+    with_session(session, |process| {
+        let pid = Pid::from_raw(process.pid().as_u32() as i32);
+        let dead = pid.is_some_and(|pid| rustix::process::kill_process(pid, Signal::KILL).is_ok());
+        killed += usize::from(dead);
     });
-    let pids = of_session.filter_map(|process| Pid::from_raw(process.pid().as_u32() as i32));
-    pids.filter(|pid| rustix::process::kill_process(*pid, Signal::KILL).is_ok())
-        .count()
+    killed
+}
+
+/// When memory runs out, a compiler is to die rather than the worker: its job is attempted elsewhere. Linux only; elsewhere,
+/// and where it is forbidden, the kernel's own choice stands.
+fn prefer_as_victim(pid: u32) {
+    if cfg!(target_os = "linux")
+        && let Err(error) = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE_ADJ)
+    {
+        tracing::debug!(%error, "distccd keeps its OOM score");
+    }
 }
 
 /// A port that is free now. Whether it still is when distccd binds it, only distccd can tell.

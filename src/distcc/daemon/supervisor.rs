@@ -12,6 +12,7 @@ use super::{
     guard::Guard,
     home::{Home, User},
     process::{Process, free_port},
+    vitals::Vitals,
 };
 
 /// Another process can take the chosen port before distccd does; five times in a row it is not chance.
@@ -44,6 +45,7 @@ pub(super) struct Owned {
     guard: Guard,
     addr: SocketAddr,
     events: mpsc::Sender<DaemonEvent>,
+    jobs: watch::Receiver<u32>,
     process: Option<Process>,
 }
 
@@ -53,6 +55,7 @@ impl Owned {
         config: DaemonConfig,
         pace: Pace,
         events: mpsc::Sender<DaemonEvent>,
+        jobs: watch::Receiver<u32>,
     ) -> Result<Self, DaemonError> {
         let user = User::find().await;
         let home = Home::make(&config, user.as_ref())?;
@@ -67,6 +70,7 @@ impl Owned {
             guard,
             addr,
             events,
+            jobs,
             process: None,
         };
         match owned.start_on_some_port().await {
@@ -146,8 +150,9 @@ impl Owned {
         let Some(process) = &mut self.process else {
             return "it does not run".to_owned();
         };
-        let (session, journal) = (process.session(), process.journal.clone());
-        let mut canaries = pin!(failing(addr, &compiler, pace, || journal.lines()));
+        let session = process.session();
+        let vitals = Vitals::new(session, process.journal.clone(), self.jobs.clone());
+        let mut canaries = pin!(failing(addr, &compiler, pace, Some(vitals)));
         loop {
             tokio::select! {
                 status = process.ended() => return format!("it ended ({})", told(status)),
@@ -242,27 +247,51 @@ async fn first_compile(addr: SocketAddr, compiler: &str) -> Result<(), CanaryFai
     compiled.unwrap_or(Err(CanaryFailure::Timeout(START)))
 }
 
-/// Sends canaries for ever; returns when two in a row failed although distccd did nothing else meanwhile.
+/// Sends canaries for ever, sooner when jobs run and nothing moves; returns when one found nothing moving, or when two in a
+/// row failed although distccd did nothing else meanwhile.
 async fn failing(
     addr: SocketAddr,
     compiler: &str,
     pace: Pace,
-    progress: impl Fn() -> u64,
+    mut vitals: Option<Vitals>,
 ) -> CanaryFailure {
     let mut failures = 0;
     loop {
-        sleep(if failures == 0 { pace.every } else { AGAIN }).await;
-        let before = progress();
-        let Err(failure) = canary::check(addr, compiler, pace.deadline).await else {
+        let pause = if failures == 0 { pace.every } else { AGAIN };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = quiet(&mut vitals) => {}
+        }
+        let lines = || vitals.as_ref().map_or(0, Vitals::lines);
+        let before = lines();
+        let checked = tokio::select! {
+            checked = canary::check(addr, compiler, pace.deadline) => checked,
+            stalled = stalled(vitals.as_ref()) => return CanaryFailure::Stalled(stalled),
+        };
+        let Err(failure) = checked else {
             failures = 0;
             continue;
         };
         // A machine that is too busy for the canary but finishes jobs must not lose those that run.
-        let slow = matches!(failure, CanaryFailure::Timeout(_)) && progress() > before;
+        let slow = matches!(failure, CanaryFailure::Timeout(_)) && lines() > before;
         failures = if slow { 0 } else { failures + 1 };
         if failures == FAILURES {
             return failure;
         }
+    }
+}
+
+async fn quiet(vitals: &mut Option<Vitals>) {
+    match vitals {
+        Some(vitals) => vitals.quiet().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn stalled(vitals: Option<&Vitals>) -> Duration {
+    match vitals {
+        Some(vitals) => vitals.stalled().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -323,7 +352,7 @@ impl Foreign {
 
     async fn keep_watch(&self, health: &watch::Sender<Health>) {
         loop {
-            let reason = failing(self.addr, self.compiler, self.pace, || 0).await;
+            let reason = failing(self.addr, self.compiler, self.pace, None).await;
             let reason = format!("distccd at {}: {reason}", self.addr);
             let _ = self.events.try_send(DaemonEvent::Trouble(reason.clone()));
             health.send_replace(Health::Unhealthy(reason));
@@ -339,48 +368,72 @@ impl Foreign {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::process;
 
     use tokio::net::TcpListener;
 
+    use super::super::process::Journal;
     use super::*;
+
+    /// No process has this number.
+    const NO_SESSION: u32 = u32::MAX;
 
     /// Watches a distccd that accepts and never answers; returns how often it was asked, and the verdict, if one fell
     /// within ten canaries.
-    async fn watch_a_silent_one(progress: impl Fn() -> u64) -> (usize, Option<CanaryFailure>) {
+    async fn watch_a_silent_one(
+        every: Duration,
+        vitals: Option<Vitals>,
+        asked: impl Fn(),
+    ) -> (usize, Option<CanaryFailure>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let pace = Pace {
-            every: Duration::from_millis(1),
+            every,
             deadline: Duration::from_millis(100),
             ..Pace::default()
         };
         let mut held = Vec::new();
-        let mut watching = pin!(failing(addr, "gcc", pace, progress));
+        let mut watching = pin!(failing(addr, "gcc", pace, vitals));
         while held.len() < 10 {
             tokio::select! {
                 failure = &mut watching => return (held.len(), Some(failure)),
                 accepted = listener.accept() => held.push(accepted.unwrap()),
             }
+            asked();
         }
         (held.len(), None)
     }
 
     #[tokio::test]
     async fn two_silences_in_a_row_are_a_failure() {
-        let (asked, failure) = watch_a_silent_one(|| 7).await;
+        let (asked, failure) = watch_a_silent_one(Duration::from_millis(1), None, || {}).await;
         assert_eq!(asked, 2);
         assert!(matches!(failure, Some(CanaryFailure::Timeout(_))));
     }
 
     #[tokio::test]
     async fn a_distccd_that_finishes_jobs_is_never_too_slow() {
-        let lines = Cell::new(0);
-        let (_, failure) = watch_a_silent_one(|| {
-            lines.set(lines.get() + 1);
-            lines.get()
-        })
-        .await;
+        let journal = Journal::default();
+        let (_jobs, running) = watch::channel(1);
+        let vitals = Vitals::new(process::id(), journal.clone(), running);
+        let every = Duration::from_millis(1);
+        let (_, failure) = watch_a_silent_one(every, Some(vitals), || journal.count_line()).await;
         assert!(failure.is_none());
+    }
+
+    #[tokio::test]
+    async fn jobs_without_any_movement_bring_the_canary_and_the_verdict_forward() {
+        let (_jobs, running) = watch::channel(1);
+        let vitals = Vitals::new(NO_SESSION, Journal::default(), running);
+        let never = Duration::from_secs(3600);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let pace = Pace {
+            every: never,
+            deadline: never,
+            ..Pace::default()
+        };
+        let failure = failing(addr, "gcc", pace, Some(vitals)).await;
+        assert!(matches!(failure, CanaryFailure::Stalled(_)), "{failure}");
     }
 }

@@ -384,7 +384,7 @@ async fn a_distccd_wedged_by_clients_that_say_nothing_is_started_again() {
     while *daemon.health().borrow() == Health::Healthy {
         assert!(clients.len() < 500, "no number of dead clients is noticed");
         clients.push(TcpStream::connect(addr).await.unwrap());
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(100)).await;
     }
     health(&daemon, |now| *now == Health::Healthy).await;
     daemon.stop().await;

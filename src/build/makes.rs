@@ -42,8 +42,12 @@ struct Pipes {
 }
 
 impl Makes {
-    /// A make begins.
+    /// A make begins, or begins anew under its number: make executes itself again when it has rebuilt a makefile.
     pub(super) fn handle_begin(&mut self, began: MakeBegan) {
+        // It had waited for its jobs, so its tokens are in pipes that are gone.
+        for before in self.running.extract_if(.., |make| make.pid == began.pid) {
+            self.returned += before.out;
+        }
         let serial = began.ceiling == Some(1);
         let pipes = if serial {
             Ok(None)
@@ -281,6 +285,17 @@ mod tests {
             "the whole limit is the first make's again"
         );
         assert!(!dir.path().join(other.id().to_string()).exists());
+    }
+
+    #[test]
+    fn a_make_that_executes_itself_again_is_one_make() {
+        let (dir, mut makes) = (tempfile::tempdir().unwrap(), Makes::default());
+        let _first = begin(&mut makes, dir.path(), std::process::id(), None);
+        assert_eq!(tick(&mut makes)[0].unread, 3);
+        let _again = begin(&mut makes, dir.path(), std::process::id(), None);
+        let holders = tick(&mut makes);
+        assert_eq!((holders.len(), holders[0].unread), (1, 3));
+        assert_eq!(makes.take_returned(), 3);
     }
 
     #[test]

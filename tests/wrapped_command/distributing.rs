@@ -91,6 +91,21 @@ async fn a_machine_with_room_for_one_job_still_feeds_its_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_make_that_executes_itself_again_after_rebuilding_a_makefile_still_feeds_its_worker() {
+    let worker = Worker::start(4).await;
+    let mut stage = mixed(24, 0);
+    stage.options.local_slots = 1;
+    let script = "printf 'include Makefile\\ninclude made\\nmade:\\n\\ttouch made\\n' > again.mk; make -j -f again.mk";
+    let told = worker.build(stage.sh(script)).await;
+    assert_eq!((told.outcome.exit, told.outcome.remote), (0, 24));
+    assert!(
+        (2..=5).contains(&stage.most("jobs")),
+        "{}",
+        stage.most("jobs")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_hosts_file_names_the_port_with_its_shield_and_the_whole_ceiling() {
     let worker = Worker::start(4).await;
     let stage = Stage::new(&[]);

@@ -292,6 +292,20 @@ impl Desk {
             }
             Heard::Message {
                 peer,
+                message: ToPrimary::Busy { primary },
+            } => {
+                self.roster.handle_busy(peer);
+                self.tell_dispatch(peer);
+                self.say_worker(
+                    peer,
+                    &format!(
+                        "serves another primary of this session, {primary}, and comes when that one is gone; \
+                         for two builds at once use `distmesh up` or another --session"
+                    ),
+                );
+            }
+            Heard::Message {
+                peer,
                 message: ToPrimary::Leaving { reason },
             } => {
                 self.roster.handle_leaving(peer);

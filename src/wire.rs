@@ -33,10 +33,15 @@ impl StreamKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ToPrimary {
-    /// First message, and again whenever something in it changed.
+    /// First message unless the worker is busy, and again whenever something in it changed.
     Offer(Offer),
     /// The worker's descriptor as it is now: a new mapping is known here before the rendezvous tells.
     Moved(Box<Descriptor>),
+    /// Instead of an offer, while the worker serves another primary; the offer follows when that one is gone.
+    Busy {
+        /// The other primary's name.
+        primary: String,
+    },
     /// The worker is about to stop: send no more jobs; those running are finished.
     Leaving {
         /// Why, for a person.

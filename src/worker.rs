@@ -4,6 +4,7 @@
 //! compile it logged, a reason to stop. Each stream is served by a task of its own: a control stream by the offers it
 //! sends, a job stream by [`crate::distcc::relay`].
 
+mod primaries;
 mod slots;
 mod streams;
 
@@ -26,6 +27,7 @@ use crate::{
     wire::Offer,
 };
 
+use primaries::Primaries;
 use slots::Slots;
 use streams::{Desk, PrimarySaid};
 
@@ -89,7 +91,7 @@ pub async fn run(
         slots: Slots::new(config.slots),
         once: config.once,
         wait_primary: config.wait_primary,
-        linked: Vec::new(),
+        primaries: Primaries::default(),
         lonely_since: Instant::now(),
         look_at_memory: Instant::now(),
         ends: config
@@ -110,7 +112,7 @@ struct Serving {
     slots: Slots,
     once: bool,
     wait_primary: Option<Duration>,
-    linked: Vec<PeerId>,
+    primaries: Primaries,
     lonely_since: Instant,
     look_at_memory: Instant,
     ends: Option<Instant>,
@@ -169,7 +171,7 @@ impl Serving {
             if let Some(reason) = ended {
                 break reason;
             }
-            node.look_quickly(self.linked.is_empty());
+            node.look_quickly(self.primaries.is_empty());
         };
         self.drain(&reason).await;
         reason
@@ -188,7 +190,7 @@ impl Serving {
                 reason,
                 ..
             } => {
-                self.note_link(peer, state);
+                self.note_link(peer, name.as_str(), state);
                 self.tell(WorkerNews::Link {
                     name: name.to_string(),
                     state,
@@ -200,7 +202,7 @@ impl Serving {
                 None
             }
             TunnelEvent::PeerClosed { peer, reason } => {
-                self.note_link(peer, LinkState::Down);
+                self.note_link(peer, "", LinkState::Down);
                 self.tell(WorkerNews::Notice(format!(
                     "the primary closed the link: {reason}"
                 )));
@@ -209,15 +211,12 @@ impl Serving {
         }
     }
 
-    fn note_link(&mut self, peer: PeerId, state: LinkState) {
-        self.linked.retain(|linked| *linked != peer);
-        match state {
-            LinkState::Up | LinkState::Suspect => self.linked.push(peer),
-            LinkState::Punching | LinkState::Handshaking | LinkState::Down => {}
-        }
-        if self.linked.is_empty() {
+    fn note_link(&mut self, peer: PeerId, name: &str, state: LinkState) {
+        self.primaries.handle_link(peer, name, state);
+        if self.primaries.is_empty() {
             self.lonely_since = self.lonely_since.max(Instant::now());
         }
+        self.desk.serve(self.primaries.served());
     }
 
     fn handle_said(&mut self, said: PrimarySaid) -> Option<String> {
@@ -275,14 +274,14 @@ impl Serving {
             ));
         }
         let wait = self.wait_primary?;
-        let over = self.linked.is_empty() && now >= self.lonely_since + wait;
+        let over = self.primaries.is_empty() && now >= self.lonely_since + wait;
         over.then(|| format!("no primary for {}", humantime::format_duration(wait)))
     }
 
     fn next_deadline(&self) -> Instant {
         let lonely = self
             .wait_primary
-            .filter(|_| self.linked.is_empty())
+            .filter(|_| self.primaries.is_empty())
             .map(|wait| self.lonely_since + wait);
         [self.ends, lonely]
             .into_iter()

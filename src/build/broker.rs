@@ -181,7 +181,7 @@ pub struct LossWatch {
     missing: VecDeque<u32>,
 }
 
-/// With looks 2 s apart, 6 s: a make that took a token starts its job within milliseconds.
+/// With looks 1 s apart, 3 s: a make that took a token starts its job within milliseconds.
 const LOOKS: usize = 4;
 
 impl LossWatch {

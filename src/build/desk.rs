@@ -21,12 +21,12 @@ use crate::machine::memory::{affordable, available_kib};
 
 /// Memory does not vanish faster than compilers allocate it.
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
-/// Looking at all processes takes milliseconds; lost tokens can wait.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Looking at all processes takes milliseconds. Four looks find a lost token: that is to take less than 5 s.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Stranded jobs and no token to count by: quick, for machines stand idle.
 const LOOK_WHEN_STRANDED: Duration = Duration::from_millis(250);
 /// Together with the 3 s that made it suspect, what a wiped mapping takes to be replaced.
-const COME_BACK: Duration = Duration::from_secs(3);
+const COME_BACK: Duration = Duration::from_millis(1500);
 /// Jobs that were handed back show in the next load. If none comes, the jobs had just ended.
 const LOAD_DUE: Duration = Duration::from_secs(1);
 

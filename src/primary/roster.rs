@@ -79,6 +79,14 @@ impl Roster {
         }
     }
 
+    /// A worker serves somebody else.
+    pub(super) fn handle_busy(&mut self, peer: PeerId) {
+        if let Some(worker) = self.workers.get_mut(&peer) {
+            worker.offer = None;
+            worker.admit(&self.compilers);
+        }
+    }
+
     /// A worker takes no more jobs.
     pub(super) fn handle_leaving(&mut self, peer: PeerId) {
         if let Some(worker) = self.workers.get_mut(&peer) {

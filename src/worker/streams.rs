@@ -19,10 +19,19 @@ pub(super) struct Desk {
     offers: watch::Sender<Offer>,
     leaving: watch::Sender<Option<String>>,
     running: watch::Sender<u32>,
+    /// Whom the worker serves; others wait.
+    served: watch::Sender<Option<Served>>,
     /// Our own descriptor.
     me: watch::Receiver<Descriptor>,
     distccd: SocketAddr,
     said: mpsc::Sender<PrimarySaid>,
+}
+
+/// The primary that has this worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Served {
+    pub(super) peer: PeerId,
+    pub(super) name: String,
 }
 
 /// What streams tell the role.
@@ -47,10 +56,12 @@ impl Desk {
         said: mpsc::Sender<PrimarySaid>,
     ) -> Self {
         let (leaving, _) = watch::channel(None);
+        let (served, _) = watch::channel(None);
         Self {
             offers,
             leaving,
             running,
+            served,
             me,
             distccd,
             said,
@@ -61,6 +72,27 @@ impl Desk {
     pub(super) fn offer_slots(&self, slots: u32) {
         self.offers
             .send_if_modified(|offer| std::mem::replace(&mut offer.slots, slots) != slots);
+    }
+
+    /// Changes whom the worker serves.
+    pub(super) fn serve(&self, primary: Option<Served>) {
+        self.served
+            .send_if_modified(|served| std::mem::replace(served, primary.clone()) != primary);
+    }
+
+    fn serves(&self, peer: PeerId) -> bool {
+        let served = self.served.borrow();
+        served.as_ref().is_some_and(|served| served.peer == peer)
+    }
+
+    /// What a primary is told of our slots and compilers.
+    fn offer_to(&self, peer: PeerId) -> ToPrimary {
+        match &*self.served.borrow() {
+            Some(served) if served.peer != peer => ToPrimary::Busy {
+                primary: served.name.clone(),
+            },
+            _ => ToPrimary::Offer(self.offers.borrow().clone()),
+        }
     }
 
     /// Jobs that distccd has.
@@ -92,8 +124,10 @@ pub(super) async fn serve(desk: Arc<Desk>, peer: PeerId, stream: Stream) {
         return;
     };
     match StreamKind::from_byte(byte) {
-        Some(StreamKind::Control) => control(&desk, send, recv).await,
-        Some(StreamKind::Job) => job(&desk, send, recv).await,
+        Some(StreamKind::Control) => control(&desk, peer, send, recv).await,
+        Some(StreamKind::Job) if desk.serves(peer) => job(&desk, send, recv).await,
+        // It was told that it has to wait.
+        Some(StreamKind::Job) => {}
         None => {
             let reason = format!(
                 "peer {peer} opened a stream of unknown kind {byte}: is its distmesh newer?"
@@ -137,16 +171,18 @@ async fn job(desk: &Desk, send: SendStream, recv: RecvStream) {
     }
 }
 
-async fn control(desk: &Desk, mut send: SendStream, recv: RecvStream) {
+async fn control(desk: &Desk, peer: PeerId, mut send: SendStream, recv: RecvStream) {
     let mut lines = BufReader::new(recv);
     let mut offers = desk.offers.subscribe();
+    let mut served = desk.served.subscribe();
     let mut leaving = desk.leaving.subscribe();
     let mut me = desk.me.clone();
     offers.mark_changed();
     let mut text = Vec::new();
     loop {
         let message = tokio::select! {
-            Ok(()) = offers.changed() => ToPrimary::Offer(offers.borrow_and_update().clone()),
+            Ok(()) = offers.changed() => desk.offer_to(peer),
+            Ok(()) = served.changed() => desk.offer_to(peer),
             Ok(()) = me.changed() => ToPrimary::Moved(Box::new(me.borrow_and_update().clone())),
             Ok(()) = leaving.changed() => {
                 let reason = leaving.borrow_and_update().clone().unwrap_or_default();

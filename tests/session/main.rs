@@ -13,4 +13,5 @@ mod cluster;
 mod forms;
 mod mishaps;
 mod networks;
+mod primaries;
 mod workers;

@@ -94,6 +94,9 @@ pub struct BuildArgs {
     /// Look into ccache first, and send to workers what it does not have
     #[arg(long, env = "DISTMESH_CCACHE", value_parser = FalseyValueParser::new())]
     pub ccache: bool,
+    /// Send every compile away that a worker can do, even where this machine would be quicker: for demonstrations and tests
+    #[arg(long, env = "DISTMESH_NO_ADAPT", value_parser = FalseyValueParser::new())]
+    pub no_adapt: bool,
     /// Write report.json and events.jsonl into this directory
     #[arg(long, value_name = "DIR", env = "DISTMESH_REPORT")]
     pub report: Option<PathBuf>,

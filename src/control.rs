@@ -139,7 +139,7 @@ async fn standing_desk(primary: PrimaryHandle, hosts: watch::Sender<Hosts>) {
     };
     while let Some(update) = updated.recv().await {
         match update {
-            BuildUpdate::Hosts { lines } => hosts.send_modify(|hosts| hosts.lines = lines),
+            BuildUpdate::Hosts { lines, .. } => hosts.send_modify(|hosts| hosts.lines = lines),
             BuildUpdate::Load(load) => {
                 hosts.send_modify(|hosts| hosts.capacity = load.capacity);
                 if load.stranded > 0 {

@@ -126,6 +126,9 @@ pub struct JobRecord {
     pub attempts: u32,
     /// One of them was made only because another was slow.
     pub hedged: bool,
+    /// From the client's connection until its request was complete: preprocessing.
+    #[serde(default)]
+    pub prepared: Duration,
     /// From the complete request until a worker was chosen (last attempt).
     pub queued: Duration,
     /// From the choice until the response was complete (last attempt).
@@ -148,6 +151,8 @@ pub enum JobOutcome {
     Cancelled,
     /// No worker could do it; the client compiles locally.
     ReturnedToClient,
+    /// It was late at its worker, and the client's machine idle: the client compiles locally.
+    CalledBack,
 }
 
 /// What a build is told by the dispatch that serves it. It begins with all that is so, and of that [`Load`] comes last.
@@ -158,6 +163,8 @@ pub enum BuildUpdate {
     Hosts {
         /// One `127.0.0.1:PORT/SLOTS,lzo` each.
         lines: Vec<String>,
+        /// The port for clients that find no free slot: their jobs wait in dispatch, preprocessed, instead of in distcc.
+        queue: u16,
     },
     /// The compilers (paths on the primary) that at least one live worker is admitted for.
     Admitted {
@@ -200,6 +207,13 @@ pub enum BuildFeedback {
     HandBack {
         /// How many.
         jobs: u32,
+    },
+    /// This machine has nothing to do but wait: so many late jobs may come back.
+    Idle {
+        /// How many.
+        jobs: u32,
+        /// How long a compile takes here, in milliseconds, once that is known.
+        compile_ms: Option<u64>,
     },
     /// A compiler was called that was not known before: admit it if possible.
     CompilerSeen {

@@ -41,6 +41,10 @@ pub struct Limits {
     pub load: Load,
     /// Tokens that came back from jobs which the load may still count, see [`Returns`].
     pub doubtful: u32,
+    /// Compiles that run here beside the local limit, see [`home`](super::home).
+    pub spare: u32,
+    /// Permits for more of them that nobody has taken yet.
+    pub offered: u32,
 }
 
 /// Jobs that this machine runs now, or may run without asking: all but those whose request is in dispatch's hands. A make's
@@ -61,20 +65,26 @@ pub fn surely_here(holders: &[Holder], load: Load) -> u32 {
     running.saturating_sub(load.in_dispatch)
 }
 
+/// Jobs that count against a local limit: with room for one job, counting one that is away would leave the workers idle.
+#[must_use]
+pub fn counted_here(holders: &[Holder], load: Load, local: u32) -> u32 {
+    match local {
+        0 | 1 => surely_here(holders, load),
+        _ => here(holders, load),
+    }
+}
+
 /// How many more jobs may start now.
 #[must_use]
 pub fn room(holders: &[Holder], limits: Limits) -> u32 {
     let running: u32 = holders.iter().map(|holder| holder.running()).sum();
     let doubtful = limits.doubtful.min(limits.load.in_dispatch);
-    let here = match limits.local {
-        // With room for one job, counting one that is away would leave the workers idle.
-        0 | 1 => surely_here(holders, limits.load),
-        _ => here(holders, limits.load),
-    };
+    let here = counted_here(holders, limits.load, limits.local).saturating_sub(limits.spare);
     let here = here.saturating_add(doubtful);
     let room_here = limits.local.saturating_sub(here);
     let total = limits.local.saturating_add(limits.load.capacity);
-    room_here.min(total.saturating_sub(running))
+    let beside = limits.spare.saturating_add(limits.offered);
+    room_here.min(total.saturating_add(beside).saturating_sub(running))
 }
 
 /// Believes in room only after a moment. A job's token comes back within a millisecond of its answer, the load without it
@@ -217,6 +227,8 @@ mod tests {
             local,
             load,
             doubtful: 0,
+            spare: 0,
+            offered: 0,
         }
     }
 

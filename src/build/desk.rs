@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::broker::{Holder, Limits, Returns, Steady, here, room, surely_here};
+use super::broker::{Holder, Limits, Returns, Steady, counted_here, here, room, surely_here};
+use super::home::{Home, Idle, Moment, Sent};
 use super::hosts::Hosts;
+use super::kept::Kept;
 use super::layout::State;
 use super::makes::Makes;
 use super::outcome::Tally;
+use super::permits::Permits;
 use super::processes::Processes;
 use super::record::Said;
 use super::{BuildNews, BuildOptions};
 use crate::event::{
-    BuildFeedback, BuildUpdate, CompileSeen, JobOutcome, JobRecord, LinkState, Load,
+    BuildFeedback, BuildUpdate, CompileSeen, JobOutcome, JobRecord, LinkState, Load, Route,
 };
 use crate::machine::memory::{affordable, available_kib};
 
@@ -25,6 +28,8 @@ const MEMORY_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Stranded jobs and no token to count by: quick, for machines stand idle.
 const LOOK_WHEN_STRANDED: Duration = Duration::from_millis(250);
+/// Means change slowly.
+const TELL_PACE_EVERY: Duration = Duration::from_secs(2);
 /// Together with the 3 s that made it suspect, what a wiped mapping takes to be replaced.
 const COME_BACK: Duration = Duration::from_millis(1500);
 /// Jobs that were handed back show in the next load. If none comes, the jobs had just ended.
@@ -45,10 +50,17 @@ pub(super) struct Desk {
     memory_seen: Option<Instant>,
     looked: Option<Instant>,
     looked_here: Option<Instant>,
+    looked_idle: Option<Instant>,
+    told_pace: Option<Instant>,
+    told_stays: bool,
     handed: Option<(Instant, u32)>,
     root: u32,
     /// Workers that are suspect, and since when.
     silent: BTreeMap<String, Instant>,
+    home: Home,
+    kept: Kept,
+    permits: Permits,
+    idle: Idle,
     known: BTreeSet<String>,
     noticed: BTreeSet<String>,
     refused: BTreeSet<String>,
@@ -79,9 +91,16 @@ impl Desk {
             memory_seen: None,
             looked: None,
             looked_here: None,
+            looked_idle: None,
+            told_pace: None,
+            told_stays: false,
             handed: None,
             root: 0,
             silent: BTreeMap::new(),
+            home: Home::default(),
+            kept: Kept::default(),
+            permits: Permits::open(&options.dir)?,
+            idle: Idle::default(),
             known: BTreeSet::new(),
             noticed: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -99,15 +118,19 @@ impl Desk {
         self.root = root;
     }
 
-    pub(super) fn handle_said(&mut self, said: Said) {
+    pub(super) fn handle_said(&mut self, said: Said, now: Instant) {
         match said {
             Said::Compile(seen) => {
                 self.tally.handle_compile(&seen);
-                self.note_compile(seen);
+                self.note_compile(seen, now);
             }
             Said::CacheMissed(seen) => {
                 self.tally.handle_cache_missed(&seen);
-                self.note_compile(seen);
+                self.note_compile(seen, now);
+            }
+            Said::Kept { pid, permit } => {
+                self.kept.handle_begin(pid, permit, now);
+                self.home.handle_kept(permit);
             }
             Said::AskedCache { compiler } => {
                 self.tally.handle_asked_cache();
@@ -122,7 +145,10 @@ impl Desk {
         }
     }
 
-    fn note_compile(&mut self, seen: CompileSeen) {
+    fn note_compile(&mut self, seen: CompileSeen, now: Instant) {
+        if seen.route == Route::Distcc {
+            self.home.handle_sent(now);
+        }
         self.note_compiler(seen.compiler.clone());
         self.tell(BuildNews::Seen(seen));
     }
@@ -148,7 +174,7 @@ impl Desk {
 
     pub(super) fn handle_update(&mut self, update: BuildUpdate, now: Instant) -> io::Result<()> {
         match update {
-            BuildUpdate::Hosts { lines } => self.hosts.set_lines(lines)?,
+            BuildUpdate::Hosts { lines, queue } => self.hosts.set_lines(lines, queue)?,
             BuildUpdate::Admitted { compilers } => {
                 self.state.compilers = compilers;
                 self.write_state()?;
@@ -186,6 +212,12 @@ impl Desk {
         if matches!(job.outcome, JobOutcome::Compiled | JobOutcome::Cancelled) {
             self.returns.handle_record(now);
         }
+        if job.outcome == JobOutcome::Compiled {
+            self.home.handle_answered(Sent {
+                prepared: job.prepared,
+                ran: job.ran,
+            });
+        }
         self.tally.jobs.push(job.clone());
         self.tell(BuildNews::Job(job));
     }
@@ -216,8 +248,10 @@ impl Desk {
             self.limit = affordable(self.state.local, running, available_kib());
         }
         self.hand_back(&holders, now);
+        self.call_back(&holders, now);
         let returned = self.makes.take_returned();
         self.returns.handle_returned(returned, now);
+        self.offer_home(&holders, now);
         let room = room(&holders, self.limits(now));
         let room = self.steady.handle_tick(room, self.load);
         self.makes.deal(&holders, room);
@@ -228,11 +262,96 @@ impl Desk {
     fn limits(&mut self, now: Instant) -> Limits {
         // Jobs just handed back run here, but the load does not show it yet.
         let coming = self.handed.map_or(0, |(_, jobs)| jobs);
+        let mut load = self.load;
+        if self.home.stays() {
+            // What is out is out; nothing more is to go.
+            load.capacity = load.capacity.min(load.in_dispatch);
+        }
         Limits {
             local: self.limit.saturating_sub(coming),
-            load: self.load,
+            load,
             doubtful: self.returns.doubtful(now),
+            spare: self.kept.spare(),
+            offered: self.permits.spare(),
         }
+    }
+
+    /// Lays out permits to compile here.
+    fn offer_home(&mut self, holders: &[Holder], now: Instant) {
+        for (permit, took) in self.kept.reap(now) {
+            self.home.handle_compiled(permit, took);
+        }
+        if !self.options.adapt {
+            return;
+        }
+        let moment = self.moment(holders, now);
+        self.permits.offer(self.home.offer(&moment));
+        let stays = self.home.stays();
+        if std::mem::replace(&mut self.told_stays, stays) != stays {
+            self.tell_verdict();
+        }
+    }
+
+    fn moment(&self, holders: &[Holder], now: Instant) -> Moment {
+        let spare = self.kept.spare();
+        let here = match holders {
+            // ninja has no tokens but as many jobs as there is room for everywhere.
+            [] => {
+                let all = self.state.local.saturating_add(self.load.capacity);
+                all.saturating_sub(self.load.in_dispatch)
+            }
+            _ => counted_here(holders, self.load, self.limit),
+        };
+        Moment {
+            now,
+            local: self.limit,
+            here: here.saturating_sub(spare),
+            spare,
+            load: self.load,
+        }
+    }
+
+    fn tell_verdict(&self) {
+        let text = match self.home.verdict() {
+            Some((sending, compiling)) => format!(
+                "sending a compile costs this machine {} ms and compiling it {} ms: compiles stay here, but for one now and then",
+                sending.as_millis(),
+                compiling.as_millis()
+            ),
+            None => "sending a compile is the cheaper way again".to_owned(),
+        };
+        self.tell(BuildNews::Incident(text));
+    }
+
+    /// Late jobs come home when there is nothing else to do.
+    fn call_back(&mut self, holders: &[Holder], now: Instant) {
+        if !self.options.adapt || self.load.in_dispatch == 0 || self.may_come_back(now) {
+            return;
+        }
+        let room = self.unwanted_room(holders, now);
+        let jobs = room.map_or(0, |room| self.idle.handle_tick(room, now));
+        // Dispatch weighs its workers against this machine, idle or not.
+        let known = self.home.compile_time();
+        if jobs > 0 || known.is_some() && is_due(&mut self.told_pace, now, TELL_PACE_EVERY) {
+            let compile_ms = known.map(|time| time.as_millis() as u64);
+            self.outbox
+                .push_back(BuildFeedback::Idle { jobs, compile_ms });
+        }
+    }
+
+    /// Room here that nobody asks for: a make that leaves tokens unread has nothing to start. One that has no token to read may
+    /// have used them up for jobs that wait for a worker. `None` before the next look.
+    fn unwanted_room(&mut self, holders: &[Holder], now: Instant) -> Option<u32> {
+        let asks = !holders.is_empty() && holders.iter().all(|holder| holder.unread == 0);
+        if asks && self.load.in_dispatch <= self.load.capacity {
+            return Some(0);
+        }
+        let here = match holders {
+            [] => is_due(&mut self.looked_idle, now, LOOK_EVERY)
+                .then(|| Processes::now().leaves(self.root, "distcc"))?,
+            _ => surely_here(holders, self.load),
+        };
+        Some(self.limit.saturating_sub(here))
     }
 
     /// Stranded jobs go before new ones: their make already waits for them.

@@ -6,24 +6,27 @@ use std::path::{Path, PathBuf};
 
 use super::guard::calm;
 use super::layout::replace;
-use crate::distcc::{backoff_shield, hosts_file};
+use crate::distcc::{HostLine, backoff_shield, hosts_file};
 
 #[derive(Debug)]
 pub(super) struct Hosts {
     build_dir: PathBuf,
     lines: Vec<String>,
+    /// Jobs this machine prepares at once: as many may wait for a slot, ready to go.
+    local: u32,
     ceiling: u32,
     written: String,
     shielded: BTreeSet<u16>,
 }
 
 impl Hosts {
-    /// A file without a host; `ceiling` is the most jobs at once.
-    pub(super) fn create(build_dir: &Path, ceiling: u32) -> io::Result<Self> {
+    /// A file without a host, on a machine that runs so many jobs at once.
+    pub(super) fn create(build_dir: &Path, local: u32) -> io::Result<Self> {
         let mut hosts = Self {
             build_dir: build_dir.to_owned(),
             lines: Vec::new(),
-            ceiling,
+            local,
+            ceiling: local,
             written: String::new(),
             shielded: BTreeSet::new(),
         };
@@ -31,8 +34,18 @@ impl Hosts {
         Ok(hosts)
     }
 
-    /// Workers came or went.
-    pub(super) fn set_lines(&mut self, lines: Vec<String>) -> io::Result<()> {
+    /// Workers came or went. A client that finds no slot of theirs goes to the queue: distcc itself would let it wait, look again
+    /// now and then, and only then preprocess.
+    pub(super) fn set_lines(&mut self, mut lines: Vec<String>, queue: u16) -> io::Result<()> {
+        if !lines.is_empty() {
+            let line = HostLine {
+                port: queue,
+                slots: self.local,
+                lzo: true,
+                cpp: false,
+            };
+            lines.push(line.to_string());
+        }
         self.lines = lines;
         self.write()
     }
@@ -83,13 +96,13 @@ mod tests {
         let file = dir.path().join("distcc/hosts");
         let mut hosts = Hosts::create(dir.path(), 2).unwrap();
         hosts
-            .set_lines(vec!["127.0.0.1:4000/8,lzo".into()])
+            .set_lines(vec!["127.0.0.1:4000/8,lzo".into()], 5000)
             .unwrap();
         hosts.set_ceiling(10).unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
         assert_eq!(
             text,
-            "--localslots=10\n--localslots_cpp=10\n127.0.0.1:4000/8,lzo\n"
+            "--localslots=10\n--localslots_cpp=10\n127.0.0.1:4000/8,lzo\n127.0.0.1:5000/2,lzo\n"
         );
         let shield = dir.path().join("distcc/lock/backoff_tcp_127.0.0.1_4000_0");
         assert!(shield.is_dir());

@@ -5,6 +5,7 @@
 //! record.sock  where shims report                 prefix/distcc        the same, for ccache
 //! missed       what they could not report         distcc/              DISTCC_DIR: hosts file, locks, log
 //! state        what shims must know               makes/PID/           the two token pipes of one make
+//! permits      a pipe: who reads a byte compiles here, see [`home`](super::home)
 //! ```
 
 use std::collections::BTreeSet;
@@ -160,31 +161,35 @@ pub fn make_pipes(make: &Path) -> io::Result<()> {
     // The process that had this number before is gone, and so is its make.
     let _ = std::fs::remove_dir_all(make);
     std::fs::create_dir(make)?;
-    make_fifos([pipe(make, PipeEnd::Tokens), pipe(make, PipeEnd::Returned)])
+    make_fifo(&pipe(make, PipeEnd::Tokens))?;
+    make_fifo(&pipe(make, PipeEnd::Returned))
 }
 
+/// Makes a named pipe that only its owner may use.
 #[cfg(target_os = "linux")]
-fn make_fifos(files: [PathBuf; 2]) -> io::Result<()> {
+pub fn make_fifo(at: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
-    for file in files {
-        mknodat(CWD, file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
-    }
-    Ok(())
+    let mode = Mode::RUSR | Mode::WUSR;
+    Ok(mknodat(CWD, at, FileType::Fifo, mode, 0)?)
 }
 
-/// Elsewhere no safe call makes one.
+/// Makes a named pipe; here no safe call does.
 #[cfg(not(target_os = "linux"))]
-fn make_fifos(files: [PathBuf; 2]) -> io::Result<()> {
-    match Command::new("mkfifo").args(files).status()?.success() {
+pub fn make_fifo(at: &Path) -> io::Result<()> {
+    match Command::new("mkfifo").arg(at).status()?.success() {
         true => Ok(()),
         false => Err(io::Error::other("mkfifo failed")),
     }
 }
 
-/// Opens one of the token pipes, both ways: opening then never waits for the other side, and nobody ever reads an end of
-/// file.
+/// Opens one of the token pipes.
 pub fn open_pipe(make: &Path, end: PipeEnd) -> io::Result<File> {
-    File::options().read(true).write(true).open(pipe(make, end))
+    open_both_ways(&pipe(make, end))
+}
+
+/// Opens a named pipe to read and write: opening then never waits for the other side, and nobody ever reads an end of file.
+pub fn open_both_ways(pipe: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).open(pipe)
 }
 
 /// Writes a file so that readers see the old text or the new one.

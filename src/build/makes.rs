@@ -4,11 +4,10 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 
-use rustix::process::Pid;
-
 use super::broker::{Holder, LossWatch, deal};
 use super::layout::{PipeEnd, open_pipe};
 use super::processes::Processes;
+use super::pulse::Pulse;
 use super::record::MakeBegan;
 
 /// Tokens moved by one call; more wait for the next tick.
@@ -174,52 +173,6 @@ impl Pipes {
     }
 }
 
-/// Whether a process that is not our child still runs.
-#[derive(Debug)]
-struct Pulse {
-    pid: Option<Pid>,
-    /// A number is given to another process later; this is not.
-    #[cfg(target_os = "linux")]
-    handle: Option<std::os::fd::OwnedFd>,
-}
-
-impl Pulse {
-    fn of(pid: u32) -> Self {
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        Self {
-            pid,
-            #[cfg(target_os = "linux")]
-            handle: pid.and_then(|pid| {
-                rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
-            }),
-        }
-    }
-
-    #[cfg(target_os = "linux")]
-    fn beats(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let Some(handle) = &self.handle else {
-            return self.exists();
-        };
-        let mut ended = [PollFd::new(handle, PollFlags::IN)];
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        !matches!(poll(&mut ended, Some(&at_once)), Ok(1..))
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn beats(&self) -> bool {
-        self.exists()
-    }
-
-    fn exists(&self) -> bool {
-        self.pid
-            .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,6 +188,8 @@ mod tests {
             stranded: 0,
         },
         doubtful: 0,
+        spare: 0,
+        offered: 0,
     };
 
     fn begin(makes: &mut Makes, parent: &std::path::Path, pid: u32, ceiling: Option<u32>) -> File {

@@ -12,6 +12,9 @@
 //! pressure lowers the limit ([`memory`](crate::machine::memory)). A make's job without a token counts as local even while it is at a worker: make
 //! starts the next one in its place without asking.
 //!
+//! **Compiles at home.** A compile that a worker could do runs here where that makes the build faster: [`home`] decides, by what it
+//! measures, and lays permits into a pipe; a shim that finds one compiles here.
+//!
 //! **Limits.** ninja before 1.13 has no jobserver client: it gets a fixed `-j` for the workers that are there when it
 //! starts, dispatch queues what is too much, and its links and scripts are bounded by that `-j` only. Each of several
 //! sub-makes that run at once has a first job that no token governs: when such jobs come back from workers together, there
@@ -28,13 +31,17 @@ mod child;
 pub mod cmake;
 mod desk;
 mod guard;
+pub mod home;
 mod hosts;
 pub mod jobs;
+mod kept;
 pub mod layout;
 mod lease;
 mod makes;
 mod outcome;
+mod permits;
 pub mod processes;
+mod pulse;
 mod record;
 mod run;
 pub mod shim;

@@ -101,7 +101,9 @@ impl Tally {
             wrong,
         );
         add("no worker could do it", returned);
-        let kept = self.sent.saturating_sub(remote + wrong + returned);
+        let called = ended(JobOutcome::CalledBack);
+        add("late at its worker while this machine was idle", called);
+        let kept = self.sent.saturating_sub(remote + wrong + returned + called);
         add(
             "distcc kept it: a preprocessing error, an option of its own list, or no host",
             kept,
@@ -142,6 +144,7 @@ mod tests {
             outcome,
             attempts: 1,
             hedged: false,
+            prepared: Duration::ZERO,
             queued: Duration::ZERO,
             ran: Duration::ZERO,
             bytes_up: 0,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixDatagram;
 
+use super::home::Permit;
 use crate::event::CompileSeen;
 
 /// What a shim tells the session.
@@ -24,6 +25,13 @@ pub(super) enum Said {
     },
     /// ccache did not have it.
     CacheMissed(CompileSeen),
+    /// A compile begins here by a permit; it is told as one that was seen, too.
+    Kept {
+        /// Its process.
+        pid: u32,
+        /// How it runs.
+        permit: Permit,
+    },
     /// A make begins, with pipes of its own.
     Make(MakeBegan),
     /// Something a person should know, once.

@@ -36,6 +36,8 @@ pub enum BuildNews {
     Job(JobRecord),
     /// A worker changed.
     Worker(WorkerView),
+    /// Something that the build's report should tell, too.
+    Incident(String),
     /// No live worker takes this compiler.
     Refused {
         /// Its path here.
@@ -62,6 +64,8 @@ pub struct BuildOptions {
     pub reconfigure: bool,
     /// Ask ccache before distcc.
     pub ccache: bool,
+    /// Compile here what is quicker here.
+    pub adapt: bool,
 }
 
 impl BuildOptions {
@@ -164,7 +168,7 @@ impl Session {
             desk.notice(notice);
         }
         if let Some(blind) = absolute_compiler(&desk.options) {
-            desk.handle_said(Said::Blind(blind));
+            desk.handle_said(Said::Blind(blind), now());
         }
         Ok(Self {
             recorder: Recorder::bind(&dir)?,
@@ -199,7 +203,7 @@ impl Session {
         }
         let status = self.serve(&mut wrapped, updates).await;
         for said in self.recorder.rest() {
-            self.desk.handle_said(said);
+            self.desk.handle_said(said, now());
         }
         self.last_records(updates).await;
         status.map_err(|source| BuildError::Spawn {
@@ -228,7 +232,7 @@ impl Session {
             };
             match happened {
                 Happened::Ended(status) => return status,
-                Happened::Said(said) => self.desk.handle_said(said),
+                Happened::Said(said) => self.desk.handle_said(said, now()),
                 Happened::Update(Some(update)) => self.update(update),
                 Happened::Update(None) => open = false,
                 Happened::Signal(signal) => wrapped.handle_signal(signal),

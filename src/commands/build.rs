@@ -162,6 +162,7 @@ async fn serve(
             .map_or_else(|| machine::slots().count, NonZeroU32::get),
         reconfigure: args.reconfigure,
         ccache: args.ccache,
+        adapt: !args.no_adapt,
     };
     let ui = watch.ui.clone();
     ui.share_terminal(true);
@@ -252,6 +253,10 @@ impl Watch {
         match said {
             BuildNews::Notice(text) => self.ui.warn(text),
             BuildNews::Seen(seen) => self.record(Event::CompileSeen(seen)),
+            BuildNews::Incident(text) => {
+                self.ui.warn(&text);
+                self.record(Event::Incident { text });
+            }
             // These came from the session, and were seen on their way to the build.
             BuildNews::Job(_) | BuildNews::Worker(_) | BuildNews::Refused { .. } => {}
         }

@@ -90,11 +90,13 @@ impl Dispatch {
     pub fn open_build(&self, updates: mpsc::Sender<BuildUpdate>) -> io::Result<BuildDesk> {
         let (open, end) = watch::channel(());
         let changed = Arc::new(Notify::new());
+        let queue = listener()?;
         let (id, peers) = {
             let mut state = lock(&self.shared.state);
             let id = state.next_id();
             let build = Build {
                 ports: Default::default(),
+                queue: queue.local_addr()?.port(),
                 records: Vec::new(),
                 changed: changed.clone(),
             };
@@ -107,6 +109,7 @@ impl Dispatch {
             _open: open,
         };
         lock(&self.shared.builds).push((id, end.clone()));
+        self.shared.accept(queue, id, None, &end)?;
         peers
             .iter()
             .try_for_each(|peer| self.shared.listen(id, *peer, &end))?;
@@ -129,6 +132,10 @@ impl BuildDesk {
         match feedback {
             BuildFeedback::HandBack { jobs } => {
                 lock(&self.shared.state).handle_hand_back(self.id, jobs, now());
+            }
+            BuildFeedback::Idle { jobs, compile_ms } => {
+                let time = compile_ms.map(Duration::from_millis);
+                lock(&self.shared.state).handle_idle(self.id, jobs, time, now());
             }
             // Admission's subject: the role forwards it there.
             BuildFeedback::CompilerSeen { compiler } => tracing::debug!(compiler, "compiler seen"),
@@ -168,9 +175,18 @@ impl Shared {
         else {
             return Ok(());
         };
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
+        let listener = listener()?;
         open.ports.insert(peer, listener.local_addr()?.port());
+        self.accept(listener, build, Some(peer), end)
+    }
+
+    fn accept(
+        self: &Arc<Self>,
+        listener: std::net::TcpListener,
+        build: u64,
+        peer: Option<PeerId>,
+        end: &watch::Receiver<()>,
+    ) -> io::Result<()> {
         let desk = Desk {
             shared: self.clone(),
             build,
@@ -185,12 +201,19 @@ impl Shared {
     }
 }
 
+fn listener() -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 /// One port of one build.
 #[derive(Clone)]
 struct Desk {
     shared: Arc<Shared>,
     build: u64,
-    peer: PeerId,
+    /// Whom distcc would like.
+    peer: Option<PeerId>,
     end: watch::Receiver<()>,
 }
 
@@ -213,18 +236,19 @@ impl Desk {
             tracing::warn!(%from, "a connection of another user was refused");
             return;
         }
+        let accepted = Instant::now();
         match Request::read(&mut client, &self.shared.spill).await {
-            Ok(Some(request)) => self.run(client, request).await,
+            Ok(Some(request)) => self.run(client, request, accepted.elapsed()).await,
             Ok(None) => tracing::trace!("the client left before its request was complete"),
             Err(error) => tracing::debug!(%error, "no request"),
         }
     }
 
-    async fn run(self, client: TcpStream, request: Request) {
+    async fn run(self, client: TcpStream, request: Request, prepared: Duration) {
         let compiler = request.parser.arguments().compiler();
         let spec = JobSpec {
             compiler: compiler.clone(),
-            preferred: Some(self.peer),
+            preferred: self.peer,
             bytes: request.len(),
         };
         let (id, orders) = lock(&self.shared.state).handle_job(self.build, spec, now());
@@ -241,6 +265,7 @@ impl Desk {
                 outcome: JobOutcome::Cancelled,
                 attempts: 0,
                 hedged: false,
+                prepared,
                 queued: Duration::ZERO,
                 ran: Duration::ZERO,
                 bytes_up: request.len(),
@@ -329,7 +354,9 @@ impl Job {
                     let handle = self.handles.remove(&worker);
                     handle.into_iter().for_each(|handle| handle.abort());
                 }
-                Happened::Order(Some(Order::HandBack)) => return self.hand_back(client).await,
+                Happened::Order(Some(Order::HandBack(outcome))) => {
+                    return self.hand_back(client, outcome).await;
+                }
                 Happened::Ended(Attempted {
                     worker,
                     began,
@@ -394,14 +421,14 @@ impl Job {
         self.record
     }
 
-    async fn hand_back(mut self, mut client: TcpStream) -> JobRecord {
+    async fn hand_back(mut self, mut client: TcpStream, outcome: JobOutcome) -> JobRecord {
         self.attempts = JoinSet::new();
         let answer = hand_back_answer(self.request.parser.version());
         if let Err(error) = client.write_all(&answer).await {
             tracing::debug!(job = self.id.0, %error, "the client did not wait for its job");
         }
         self.record.worker = None;
-        self.record.outcome = JobOutcome::ReturnedToClient;
+        self.record.outcome = outcome;
         self.record
     }
 }

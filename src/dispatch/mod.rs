@@ -1,8 +1,8 @@
 //! Stands between distcc clients and the workers: a job is held until its whole response is here, so it can be attempted
 //! again anywhere and a worker's death is invisible to distcc.
 //!
-//! - A build opens a [`BuildDesk`]: one listening port on 127.0.0.1 per worker that ever was. The port is only distcc's
-//!   wish; the [`Scheduler`] decides.
+//! - A build opens a [`BuildDesk`]: one listening port on 127.0.0.1 per worker that ever was, and one for the **queue**. The port
+//!   is only distcc's wish; the [`Scheduler`] decides.
 //! - A **job** is one request, an **attempt** one try of it on one worker. What is the worker's fault costs an attempt. While a
 //!   worker is silent, stuck or late its jobs are attempted elsewhere too; the first answer wins.
 //! - A worker whose attempts fail is **benched**: for a quarter of a second at first, longer each time, until one succeeds.

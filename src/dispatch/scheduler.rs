@@ -105,6 +105,7 @@ struct Job {
     hedged: bool,
     stranded: bool,
     given_up: bool,
+    arrived: Instant,
 }
 
 /// Assigns jobs to workers: least loaded by capacity and measured speed, never more than a worker's slots.
@@ -118,6 +119,10 @@ pub struct Scheduler {
     /// Seconds per unit of cost over all workers, smoothed, and from how many answers.
     typical: f64,
     answers: u32,
+    /// Cost of a job, smoothed; 0 before the first.
+    usual_cost: f64,
+    /// Seconds that a job of usual cost takes on the machine that it comes from.
+    at_home: Option<f64>,
 }
 
 impl Scheduler {
@@ -147,7 +152,10 @@ impl Scheduler {
             hedged: false,
             stranded: false,
             given_up: false,
+            arrived: now,
         };
+        let weight = if self.usual_cost > 0.0 { NEWEST } else { 1.0 };
+        self.usual_cost += weight * (new.cost() - self.usual_cost);
         self.jobs.insert(job, new);
         self.waiting.insert(job);
         self.serve_waiting(now);
@@ -217,6 +225,45 @@ impl Scheduler {
         self.serve_waiting(now);
     }
 
+    /// The jobs' own machine compiles one of usual cost in so long.
+    pub fn handle_home(&mut self, seconds: f64) {
+        self.at_home = Some(seconds);
+    }
+
+    /// Whether a job's own machine, which is idle, would have done it long ago.
+    pub fn is_late_for_home(&self, job: JobId, now: Instant) -> bool {
+        let Some(job) = self.jobs.get(&job) else {
+            return false;
+        };
+        let since = |then: Instant| now.saturating_duration_since(then);
+        let Some(newest) = job.attempts.iter().map(|attempt| attempt.since).max() else {
+            return since(job.arrived) >= WAITS_AT_MOST;
+        };
+        let at_home = self.pace_at_home().map(|pace| pace * job.cost());
+        at_home.is_some_and(|seconds| {
+            let late =
+                Duration::from_secs_f64((seconds * LATE_FOR_HOME).min(LONGEST.as_secs_f64()));
+            since(newest) >= late.max(LATE_FOR_HOME_AT_LEAST)
+        })
+    }
+
+    /// The job goes home because it is late: that counts as a measurement of those who have it.
+    pub fn handle_called_back(&mut self, job: JobId, now: Instant) {
+        if let Some(late) = self.jobs.get(&job) {
+            let cost = late.cost();
+            for attempt in late.attempts.clone() {
+                self.note_outrun(attempt, cost, now);
+            }
+        }
+        self.handle_cancel(job, now);
+    }
+
+    /// Workers so slow that the jobs' own machine hardly notices their help: they are only tried now and then.
+    pub fn is_negligible(&self, peer: PeerId) -> bool {
+        let worker = self.workers.get(&peer);
+        worker.is_some_and(|worker| self.helps_too_little(worker))
+    }
+
     /// Looks for jobs that take too long, and for workers that have served their time.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.serve_waiting(now);
@@ -241,8 +288,8 @@ impl Scheduler {
 
     /// Slots of all live workers that are of use. A moment on the bench doesn't count.
     pub fn capacity(&self, now: Instant) -> u32 {
-        let useful = |worker: &Worker| match worker.standing.benched_for(now) {
-            benched if benched.is_zero() || benched > SHORT_BENCH => self.useful_slots(worker, now),
+        let useful = |worker: &Worker| match self.rests_for(worker, now) {
+            rest if rest.is_zero() || rest > SHORT_BENCH => self.useful_slots(worker, now),
             _ => worker.can.slots,
         };
         let live = self.workers.values().filter(|worker| worker.is_live());
@@ -257,8 +304,35 @@ impl Scheduler {
     }
 
     fn useful_slots(&self, worker: &Worker, now: Instant) -> u32 {
-        let slots = worker.can.slots;
+        let slots = match self.helps_too_little(worker) {
+            true if !self.rests_for(worker, now).is_zero() => 0,
+            true => worker.can.slots.min(1),
+            false => worker.can.slots,
+        };
         worker.standing.useful_slots(slots, self.typical, now)
+    }
+
+    /// How much longer it gets no job.
+    fn rests_for(&self, worker: &Worker, now: Instant) -> Duration {
+        let benched = worker.standing.benched_for(now);
+        match self.helps_too_little(worker) {
+            true => benched.max(worker.standing.rests_for(TRIAL_EVERY, now)),
+            false => benched,
+        }
+    }
+
+    /// All its slots together are worth less than a small part of one core at home.
+    fn helps_too_little(&self, worker: &Worker) -> bool {
+        let (Some(home), Some(pace)) = (self.pace_at_home(), worker.standing.proven_pace()) else {
+            return false;
+        };
+        f64::from(worker.can.slots) * home < pace * NEGLIGIBLE
+    }
+
+    /// Seconds per unit of cost on the jobs' own machine.
+    fn pace_at_home(&self) -> Option<f64> {
+        let known = self.at_home.filter(|_| self.usual_cost > 0.0);
+        known.map(|seconds| seconds / self.usual_cost)
     }
 
     fn note_typical(&mut self, pace: f64) {
@@ -451,7 +525,7 @@ impl Scheduler {
                     && !has_it(peer)
             })
         };
-        let bench = able().map(|(_, worker)| worker.standing.benched_for(now));
+        let bench = able().map(|(_, worker)| self.rests_for(worker, now));
         match bench.min() {
             Some(shortest) if shortest <= SHORT_BENCH => {}
             Some(_) | None => return Choice::Nobody,
@@ -525,6 +599,15 @@ const STUCK_AT_LEAST: Duration = Duration::from_secs(3);
 /// What is expected of a job as long as nothing is known: a translation unit that takes longer is rare.
 const UNKNOWN: Duration = Duration::from_secs(4);
 const LONGEST: Duration = Duration::from_secs(600);
+/// An idle machine takes back what nobody has begun for so long, …
+const WAITS_AT_MOST: Duration = Duration::from_millis(500);
+/// … and what takes this many times as long as it would at home: what was done elsewhere is lost, and sizes tell little.
+const LATE_FOR_HOME: f64 = 4.0;
+const LATE_FOR_HOME_AT_LEAST: Duration = Duration::from_secs(2);
+/// A worker that is worth less than this part of one of the primary's cores: its last job would cost more than all it did.
+const NEGLIGIBLE: f64 = 0.25;
+/// How often such a worker gets a job, to see whether it has become quicker.
+const TRIAL_EVERY: Duration = Duration::from_secs(30);
 /// At most a quarter of the slots races while others wait.
 const HEDGED_SHARE: usize = 4;
 /// A job rather waits this long than goes home.
@@ -806,6 +889,54 @@ mod tests {
         assert_eq!(answered, 40);
         assert!(desk.s.jobs.is_empty());
         assert!(benched);
+    }
+
+    #[test]
+    fn a_worker_that_is_no_help_beside_the_home_machine_gets_a_job_now_and_then() {
+        let mut desk = Desk::new(&[(1, 2)]);
+        desk.s.handle_home(1.0);
+        for (id, negligible) in [(1, false), (2, false), (3, false), (4, false), (5, true)] {
+            desk.job(id);
+            assert_eq!(desk.drain(), [assign(id, 1)]);
+            desk.done(id, 1, 20);
+            assert_eq!(desk.s.is_negligible(peer(1)), negligible);
+        }
+        desk.job(6);
+        assert_eq!(desk.drain(), [Decision::Strand { job: JobId(6) }]);
+        assert_eq!(desk.s.capacity(desk.now), 0);
+        assert_eq!(desk.wait(TRIAL_EVERY), [assign(6, 1)], "a trial");
+        desk.job(7);
+        assert_eq!(desk.drain(), [], "one is enough");
+        // Quick again: the mean follows.
+        for id in 6..30 {
+            desk.done(id, 1, 1);
+            desk.job(id + 2);
+            desk.wait(TRIAL_EVERY);
+        }
+        assert!(!desk.s.is_negligible(peer(1)));
+        assert_eq!(desk.s.capacity(desk.now), 2);
+    }
+
+    #[test]
+    fn an_idle_home_machine_takes_back_what_waits_and_what_is_late() {
+        let mut desk = Desk::new(&[(1, 1)]);
+        desk.job(1);
+        desk.job(2);
+        assert_eq!(desk.drain(), [assign(1, 1)]);
+        let late = |desk: &Desk| [1, 2].map(|id| desk.s.is_late_for_home(JobId(id), desk.now));
+        assert_eq!(late(&desk), [false, false]);
+        desk.wait(WAITS_AT_MOST);
+        assert_eq!(late(&desk), [false, true]);
+        desk.wait(secs(3_600));
+        assert_eq!(
+            late(&desk),
+            [false, true],
+            "nobody knows how long it takes at home"
+        );
+        desk.s.handle_home(1_000.0);
+        assert_eq!(late(&desk), [true, true]);
+        desk.s.handle_called_back(JobId(1), desk.now);
+        assert_eq!(desk.wait(secs(1)), [assign(2, 1)]);
     }
 
     proptest! {

@@ -11,6 +11,7 @@ pub(super) struct Standing {
     faults: u32,
     last_fault: Option<Instant>,
     last_done: Option<Instant>,
+    measured: u32,
 }
 
 impl Standing {
@@ -41,6 +42,17 @@ impl Standing {
     pub(super) fn forgive(&mut self) {
         self.faults = 0;
         self.last_fault = None;
+    }
+
+    /// Its pace, once that is no accident.
+    pub(super) fn proven_pace(&self) -> Option<f64> {
+        self.pace.filter(|_| self.measured >= PROVEN)
+    }
+
+    /// How much longer it rests when it is to have a job only so often.
+    pub(super) fn rests_for(&self, every: Duration, now: Instant) -> Duration {
+        let until = self.last_done.map(|done| done + every);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
     /// Whether anything was answered since then.
@@ -76,6 +88,7 @@ impl Standing {
     }
 
     fn measure(&mut self, pace: f64) {
+        self.measured = self.measured.saturating_add(1);
         let mean = self.pace.unwrap_or(pace);
         self.pace = Some(mean + NEWEST * (pace - mean));
     }
@@ -87,6 +100,8 @@ fn penalty(faults: u32) -> Duration {
     (FIRST_PENALTY * 2_u32.pow(doublings)).min(LONGEST_PENALTY)
 }
 
+/// Answers after which one source that is harder than others no longer decides.
+const PROVEN: u32 = 5;
 /// Weight of the newest measurement.
 const NEWEST: f64 = 0.2;
 /// Sources differ, so one worker's luck counts for no more than this …

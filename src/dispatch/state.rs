@@ -15,7 +15,7 @@ use tokio::{
 use super::scheduler::{Capability, Decision, JobId, JobSpec, Presence, Scheduler};
 use crate::{
     distcc::HostLine,
-    event::{BuildUpdate, JobRecord, LinkState, Load, WorkerView},
+    event::{BuildUpdate, Event, JobOutcome, JobRecord, LinkState, Load, WorkerView},
     session::{NodeName, PeerId},
 };
 
@@ -63,11 +63,13 @@ pub(super) enum Order {
     Abandon {
         worker: PeerId,
     },
-    HandBack,
+    HandBack(JobOutcome),
 }
 
 pub(super) struct Build {
     pub(super) ports: BTreeMap<PeerId, u16>,
+    /// For jobs that no worker is wished for.
+    pub(super) queue: u16,
     pub(super) records: Vec<JobRecord>,
     pub(super) changed: Arc<Notify>,
 }
@@ -96,6 +98,7 @@ pub(super) struct Snapshot {
     refused: BTreeMap<String, String>,
     load: Option<Load>,
     workers: Vec<WorkerView>,
+    negligible: BTreeSet<PeerId>,
 }
 
 impl State {
@@ -198,7 +201,34 @@ impl State {
         for id in chosen {
             self.scheduler.handle_cancel(id, now);
             if let Some(job) = self.jobs.remove(&id) {
-                let _ = job.orders.send(Order::HandBack);
+                let _ = job
+                    .orders
+                    .send(Order::HandBack(JobOutcome::ReturnedToClient));
+            }
+        }
+        self.drain();
+    }
+
+    /// The build's machine is idle: so many of its late jobs go home, the oldest first.
+    pub(super) fn handle_idle(
+        &mut self,
+        build: u64,
+        count: u32,
+        compile_time: Option<Duration>,
+        now: Instant,
+    ) {
+        if let Some(time) = compile_time {
+            self.scheduler.handle_home(time.as_secs_f64());
+        }
+        let of_build = self.jobs.iter().filter(|(_, job)| job.build == build);
+        let late = of_build
+            .map(|(id, _)| *id)
+            .filter(|id| self.scheduler.is_late_for_home(*id, now));
+        let chosen: Vec<JobId> = late.take(count as usize).collect();
+        for id in chosen {
+            self.scheduler.handle_called_back(id, now);
+            if let Some(job) = self.jobs.remove(&id) {
+                let _ = job.orders.send(Order::HandBack(JobOutcome::CalledBack));
             }
         }
         self.drain();
@@ -243,7 +273,12 @@ impl State {
         let mut updates = Vec::new();
         let hosts = Some(self.host_lines(id));
         if hosts != last.hosts {
-            updates.extend(hosts.clone().map(|lines| BuildUpdate::Hosts { lines }));
+            let queue = self.builds.get(&id).map_or(0, |build| build.queue);
+            updates.extend(
+                hosts
+                    .clone()
+                    .map(|lines| BuildUpdate::Hosts { lines, queue }),
+            );
             last.hosts = hosts;
         }
         let admitted = Some(self.admitted());
@@ -264,6 +299,10 @@ impl State {
             reason: reason.clone(),
         }));
         last.refused = refused;
+        let negligible = self.negligible();
+        let new = negligible.difference(&last.negligible);
+        updates.extend(new.map(|peer| BuildUpdate::Event(self.say_negligible(*peer))));
+        last.negligible.extend(negligible);
         let views = self.worker_views();
         let new = views.iter().filter(|view| !last.workers.contains(view));
         updates.extend(new.cloned().map(BuildUpdate::Worker));
@@ -279,6 +318,22 @@ impl State {
             last.load = load;
         }
         updates
+    }
+
+    fn negligible(&self) -> BTreeSet<PeerId> {
+        let known = self.workers.keys().copied();
+        known
+            .filter(|peer| self.scheduler.is_negligible(*peer))
+            .collect()
+    }
+
+    fn say_negligible(&self, peer: PeerId) -> Event {
+        let name = self.worker_name(peer).unwrap_or_default();
+        Event::Incident {
+            text: format!(
+                "{name} is worth less than a quarter of a core of this machine, by its speed or its link's: it gets a job now and then"
+            ),
+        }
     }
 
     fn live(&self) -> impl Iterator<Item = &WorkerUpdate> {

@@ -19,5 +19,5 @@ pub use daemon::{
     Health, Pace,
 };
 pub use framing::{Arguments, Fed, Malformed, RequestParser, ResponseParser, hand_back_answer};
-pub use hosts::{HostLine, LocalSlots, hosts_env, hosts_file, local_slots};
+pub use hosts::{HostLine, hosts_env, hosts_file};
 pub use relay::{RelayError, relay};

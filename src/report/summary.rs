@@ -192,6 +192,7 @@ pub(super) mod tests {
             outcome,
             attempts,
             hedged: false,
+            prepared: Duration::ZERO,
             queued: Duration::ZERO,
             ran: Duration::from_secs(1),
             bytes_up: 1,

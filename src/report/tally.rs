@@ -195,7 +195,14 @@ impl Tally {
 
     /// Jobs that the client compiles here after all.
     fn came_back(&self) -> u64 {
-        self.count(JobOutcome::CompileError) + self.count(JobOutcome::ReturnedToClient)
+        [
+            JobOutcome::CompileError,
+            JobOutcome::ReturnedToClient,
+            JobOutcome::CalledBack,
+        ]
+        .map(|outcome| self.count(outcome))
+        .iter()
+        .sum()
     }
 
     fn local_reasons(&self) -> BTreeMap<String, u64> {
@@ -208,9 +215,11 @@ impl Tally {
         };
         take(self.count(JobOutcome::Compiled) + self.count(JobOutcome::Cancelled));
         let errors = take(self.count(JobOutcome::CompileError));
+        let called = take(self.count(JobOutcome::CalledBack));
         let returned = take(self.count(JobOutcome::ReturnedToClient));
         for (reason, count) in [
             (COMPILE_ERROR, errors),
+            (CALLED_BACK, called),
             (RETURNED, returned),
             (KEPT_BY_DISTCC, left),
         ] {
@@ -253,6 +262,7 @@ fn seconds(duration: Duration) -> f64 {
 }
 
 const COMPILE_ERROR: &str = "the compiler reported an error (compiled again here to show it)";
+const CALLED_BACK: &str = "late at its worker while this machine was idle";
 const RETURNED: &str = "no worker could take it";
 const KEPT_BY_DISTCC: &str = "distcc kept it here";
 const OTHER_REASON: &str = "other reasons";

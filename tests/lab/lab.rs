@@ -234,6 +234,7 @@ impl Lab {
             )
             .env("DISTMESH_SECRET_FILE", self.path("key"))
             .env("DISTMESH_SESSION", "lab")
+            .env("DISTMESH_NO_ADAPT", "1")
             .env("DISTMESH_STUN", STUN.join(","));
         for inherited in [
             "MAKEFLAGS",

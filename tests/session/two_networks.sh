@@ -31,7 +31,7 @@ DISTMESH_RUNTIME_DIR=$work/w ip netns exec side2 "$@" "$distmesh" worker "${comm
 worker=$!
 
 code=0
-(cd "$project" && DISTMESH_RUNTIME_DIR=$work/p ip netns exec side1 "$distmesh" build "${common[@]}" \
+(cd "$project" && DISTMESH_RUNTIME_DIR=$work/p ip netns exec side1 "$distmesh" build --no-adapt "${common[@]}" \
     --require-workers 1 --wait 30s --report "$work/report" -- make -j) || code=$?
 kill "$worker"
 wait "$worker" || true

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a test is a shell")]
 
+mod adapting;
 mod cmake;
 mod distributing;
 mod ending;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use std::{collections::BTreeMap, io};
 
 use distmesh::build::{BuildError, BuildNews, BuildOptions, BuildOutcome, run};
@@ -58,6 +59,15 @@ impl Stage {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.at.path().join(name)
+    }
+
+    /// Object files that are there.
+    pub(crate) fn objects(&self) -> usize {
+        let entries = std::fs::read_dir(self.at.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name());
+        names
+            .filter(|name| name.to_string_lossy().ends_with(".o"))
+            .count()
     }
 
     pub(crate) fn read(&self, name: &str) -> String {
@@ -127,14 +137,18 @@ pub(crate) struct Worker {
     dispatch: Dispatch,
     _daemon: Distccd,
     slots: u32,
+    /// What it is admitted for, by the path here.
+    compilers: BTreeMap<String, String>,
     _spill: tempfile::TempDir,
 }
 
-struct Straight(SocketAddr);
+/// To distccd, by a way that takes so long.
+struct Straight(SocketAddr, Duration);
 
 impl Transport for Straight {
     fn open(&self, _: PeerId) -> Pin<Box<dyn Future<Output = io::Result<JobIo>> + Send + '_>> {
         Box::pin(async move {
+            tokio::time::sleep(self.1).await;
             let (read, write) = TcpStream::connect(self.0).await?.into_split();
             Ok(JobIo {
                 read: Box::new(read),
@@ -146,27 +160,44 @@ impl Transport for Straight {
 
 impl Worker {
     pub(crate) async fn start(slots: u32) -> Self {
+        Self::start_far_away(slots, Duration::ZERO).await
+    }
+
+    /// A worker whose every job takes so much longer.
+    pub(crate) async fn start_far_away(slots: u32, delay: Duration) -> Self {
         let spill = tempfile::tempdir().unwrap();
         let daemon = Distccd::start(spill.path(), slots).await;
-        let dispatch = Dispatch::new(Arc::new(Straight(daemon.at)), spill.path().to_owned());
+        let dispatch = Dispatch::new(
+            Arc::new(Straight(daemon.at, delay)),
+            spill.path().to_owned(),
+        );
         let worker = Self {
             dispatch,
             _daemon: daemon,
             slots,
+            compilers: ["gcc", "clang"]
+                .map(|name| (which(name), name.to_owned()))
+                .into(),
             _spill: spill,
         };
         worker.set_state(LinkState::Up);
         worker
     }
 
+    /// Admits it for one more compiler, which is its gcc.
+    pub(crate) fn admit(&mut self, compiler: &std::path::Path) {
+        let path = compiler.to_str().unwrap().to_owned();
+        self.compilers.insert(path, "gcc".to_owned());
+        self.set_state(LinkState::Up);
+    }
+
     pub(crate) fn set_state(&self, state: LinkState) {
-        let compilers = ["gcc", "clang"].map(|name| (which(name), name.to_owned()));
         let update = WorkerUpdate {
             peer: PeerId([1; 32]),
             name: "w1".parse().unwrap(),
             slots: self.slots,
             state,
-            admitted: BTreeMap::from(compilers),
+            admitted: self.compilers.clone(),
             refused: BTreeMap::new(),
         };
         self.dispatch.update_worker(update).unwrap();

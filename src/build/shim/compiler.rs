@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use super::super::arguments::{Class, classify, for_distcc};
+use super::super::home::Permit;
 use super::super::layout::State;
+use super::super::permits;
 use super::super::record::{Said, say};
 use super::{Place, execute, texts};
 use crate::event::{CompileSeen, Route};
@@ -18,20 +20,22 @@ pub(super) fn compile(named: &Path, args: Vec<OsString>, place: Option<&Place>) 
     };
     let real = place.genuine(named);
     let state = State::read(&place.dir);
-    let seen = judge(&real, &words, &state);
+    let mut seen = judge(&real, &words, &state);
     let is_compile = seen.route != Route::NotACompile;
-    let remote = seen.route == Route::Distcc;
     if state.ccache && is_compile {
         say(&place.dir, &cached(seen.clone()));
+        let remote = seen.route == Route::Distcc;
         // Only a missing ccache lets this return; then the compile goes on without it.
         let _ = ccache(&real, &args, remote, place).exec();
         if remote {
-            say(&place.dir, &Said::CacheMissed(seen));
+            stay_if_permitted(&mut seen, place);
+            say(&place.dir, &Said::CacheMissed(seen.clone()));
         }
     } else {
-        say(&place.dir, &Said::Compile(seen));
+        stay_if_permitted(&mut seen, place);
+        say(&place.dir, &Said::Compile(seen.clone()));
     }
-    if remote {
+    if seen.route == Route::Distcc {
         let _ = distcc(&real, words, place).exec();
     }
     execute(Command::new(real).args(args))
@@ -44,7 +48,8 @@ pub(super) fn after_cache(named: &Path, args: Vec<OsString>, place: &Place) -> !
         execute(Command::new(real).args(args))
     };
     let state = State::read(&place.dir);
-    let seen = judge(&real, &words, &state);
+    let mut seen = judge(&real, &words, &state);
+    stay_if_permitted(&mut seen, place);
     let remote = seen.route == Route::Distcc;
     // Without --ccache the build called it by itself, and nothing was said before.
     let said = match state.ccache {
@@ -77,6 +82,30 @@ fn judge(real: &Path, words: &[String], state: &State) -> CompileSeen {
         route,
     }
 }
+
+/// Where this machine has room for a compile that a worker could do.
+fn stay_if_permitted(seen: &mut CompileSeen, place: &Place) {
+    if seen.route != Route::Distcc {
+        return;
+    }
+    let Some(permit) = permits::take(&place.dir) else {
+        return;
+    };
+    let reason = match permit {
+        Permit::Ordinary => "quicker here than at a worker, or to see whether it is",
+        Permit::Spare => "the workers were busy and this machine was not",
+    };
+    seen.route = Route::Local(reason.to_owned());
+    if permit == Permit::Spare {
+        // It fails where priorities are somebody else's to give; then it runs like any other.
+        let _ = rustix::process::nice(LOWEST);
+    }
+    let pid = std::process::id();
+    say(&place.dir, &Said::Kept { pid, permit });
+}
+
+/// More than there are steps: the system takes it for the last one.
+const LOWEST: i32 = 19;
 
 /// A compile that stays here is counted now; one that may leave, when ccache misses it.
 fn cached(seen: CompileSeen) -> Said {

@@ -1,0 +1,111 @@
+//! distmesh on the cluster.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+};
+
+use super::{Cluster, run, runner::Runner};
+
+/// The files that a session's nodes share, and those of each.
+pub(crate) struct Mesh {
+    dir: PathBuf,
+    /// Whether the primary may compile what a worker could.
+    pub(crate) adapt: bool,
+}
+
+impl Mesh {
+    /// A session that nobody has used.
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        let exe = env!("CARGO_BIN_EXE_distmesh");
+        let key = Command::new(exe)
+            .arg("keygen")
+            .output()
+            .expect("distmesh keygen");
+        std::fs::write(dir.join("key"), key.stdout).expect("a key file");
+        run(&format!("chmod 600 {}", dir.join("key").display()));
+        Self { dir, adapt: true }
+    }
+
+    /// distmesh on this machine.
+    pub(crate) fn command(&self, runner: &Runner, args: &[&str]) -> Command {
+        let mut command = runner.command(env!("CARGO_BIN_EXE_distmesh"));
+        command
+            .args(args)
+            .env(
+                "DISTMESH_RUNTIME_DIR",
+                self.dir.join(format!("run-{}", runner.name)),
+            )
+            .env(
+                "DISTMESH_RENDEZVOUS",
+                format!("dir:{}", self.dir.join("rendezvous").display()),
+            )
+            .env("DISTMESH_SECRET_FILE", self.dir.join("key"))
+            .env("DISTMESH_SESSION", "bench")
+            .env("DISTMESH_NO_ADAPT", if self.adapt { "" } else { "1" })
+            .env("DISTMESH_STUN", "none");
+        for inherited in [
+            "MAKEFLAGS",
+            "MAKELEVEL",
+            "CI",
+            "GITHUB_ACTIONS",
+            "ENCRYPTION_KEY",
+        ] {
+            command.env_remove(inherited);
+        }
+        command
+    }
+
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.log"))
+    }
+
+    /// Starts a worker, with more arguments.
+    pub(crate) fn worker(&self, cluster: &Cluster, number: usize, more: &[&str]) -> Child {
+        let runner = &cluster.workers[number];
+        let slots = cluster.size.slots.to_string();
+        let log = File::create(self.log(&runner.name)).expect("a log file");
+        self.command(
+            runner,
+            &["worker", "--name", &runner.name, "--slots", &slots],
+        )
+        .args(more)
+        .stdout(log.try_clone().expect("a second handle"))
+        .stderr(log)
+        .spawn()
+        .expect("distmesh worker")
+    }
+
+    /// A build that waits for all workers. Its report goes to `report` beside the logs.
+    pub(crate) fn build<S: AsRef<OsStr>>(
+        &self,
+        cluster: &Cluster,
+        at: &Path,
+        what: &[S],
+    ) -> Command {
+        let workers = cluster.workers.len().to_string();
+        let mut command = self.command(
+            &cluster.primary,
+            &[
+                "build",
+                "--require-workers",
+                &workers,
+                "--wait",
+                "60s",
+                "--report",
+            ],
+        );
+        command
+            .arg(self.report())
+            .arg("--")
+            .args(what)
+            .current_dir(at);
+        command
+    }
+
+    pub(crate) fn report(&self) -> PathBuf {
+        self.dir.join("report")
+    }
+}

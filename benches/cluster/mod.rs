@@ -1,0 +1,115 @@
+//! A scaled-down cluster on one machine: network namespaces on one bridge, each with a share of a core.
+//!
+//! Everything runs in namespaces of its own for processes and network, so that nothing outlives the benchmark.
+
+use std::{
+    env, fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+pub(crate) mod cgroup;
+pub(crate) mod mesh;
+pub(crate) mod runner;
+pub(crate) mod stock;
+pub(crate) mod tree;
+pub(crate) mod watch;
+
+use runner::Runner;
+
+/// Set for the process inside the namespaces.
+const INSIDE: &str = "DISTMESH_BENCH_INSIDE";
+
+/// Cores as a share of this machine's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) workers: usize,
+    /// Cores of each machine.
+    pub(crate) quota: f64,
+    /// Compiles at once on each worker.
+    pub(crate) slots: u32,
+}
+
+/// The first runner is the primary.
+pub(crate) struct Cluster {
+    pub(crate) size: Size,
+    pub(crate) primary: Runner,
+    pub(crate) workers: Vec<Runner>,
+}
+
+/// Runs the benchmark in namespaces of its own: the caller goes on only inside of them.
+pub(crate) fn isolate() -> Result<(), ExitCode> {
+    if env::var_os(INSIDE).is_some() {
+        run("ip link set lo up");
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("needs root for namespaces and CPU quotas: run it with sudo -E");
+        return Err(ExitCode::from(2));
+    }
+    for tool in [
+        "unshare", "nsenter", "ip", "nft", "distcc", "distccd", "make", "gcc",
+    ] {
+        if which::which(tool).is_err() {
+            eprintln!("needs {tool}: apt-get install util-linux iproute2 nftables distcc make gcc");
+            return Err(ExitCode::from(2));
+        }
+    }
+    let own = env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+    let error = Command::new("unshare")
+        .args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .arg(own)
+        .args(env::args_os().skip(1))
+        .env(INSIDE, "1")
+        .exec();
+    eprintln!("cannot run unshare: {error}");
+    Err(ExitCode::from(2))
+}
+
+impl Cluster {
+    pub(crate) fn new(size: Size) -> Self {
+        cgroup::sweep();
+        run("ip link add lan type bridge");
+        run("ip link set lan up");
+        let runner = |n| Runner::new(n, size.quota);
+        Self {
+            size,
+            primary: runner(0),
+            workers: (1..=size.workers).map(runner).collect(),
+        }
+    }
+
+    /// How often, of all periods in which it ran, each machine reached its quota.
+    pub(crate) fn throttled(&self) -> Vec<String> {
+        let all = std::iter::once(&self.primary).chain(&self.workers);
+        all.map(|runner| format!("{}: {}", runner.name, runner.cgroup.throttled()))
+            .collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(Command::new("ip").args(["link", "del", "lan"]).status());
+    }
+}
+
+/// A directory of the benchmark's own that is empty.
+pub(crate) fn scratch(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    drop(fs::remove_dir_all(&dir));
+    fs::create_dir_all(&dir)
+        .unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
+    dir
+}
+
+/// Runs a command that has to succeed.
+pub(crate) fn run(command: &str) {
+    let mut words = command.split(' ');
+    let status = Command::new(words.next().unwrap_or_default())
+        .args(words)
+        .stdout(Stdio::null())
+        .status();
+    let done = status.as_ref().is_ok_and(std::process::ExitStatus::success);
+    assert!(done, "`{command}` failed: {status:?}");
+}

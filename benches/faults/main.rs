@@ -1,0 +1,114 @@
+//! What a fault of one worker costs: 1 + 4 machines, one of them fails when a quarter of the objects is there.
+//!
+//! distmesh and stock distcc build the same tree under the same quotas, in turn. The bound of a faulted build is
+//! `t + (T − t)·C/(C − c) + 3 s + the longest job lost`: `T` the undisturbed build of the same arm, `t` the moment of the fault, `C` the
+//! slots of all workers, `c` those of the one that failed.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a benchmark is a program of its own: it prints, and reads the clock and its environment"
+)]
+
+#[path = "../cluster/mod.rs"]
+mod cluster;
+mod faults;
+mod garbage;
+mod runs;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+
+use cluster::{
+    Cluster, Size, isolate,
+    tree::{REDIS, Tree},
+};
+use faults::Fault;
+use runs::{Arm, Run, Stage};
+
+/// Builds redis on 1 + 4 throttled machines while one of them fails.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Runs of each arm and fault
+    #[arg(long, default_value_t = 3)]
+    runs: u32,
+    /// Only these faults
+    #[arg(long, value_enum, value_delimiter = ',')]
+    fault: Vec<Fault>,
+    /// Only these arms
+    #[arg(long, value_enum, value_delimiter = ',')]
+    arm: Vec<Arm>,
+    /// Cores of each machine
+    #[arg(long, default_value_t = 0.3)]
+    quota: f64,
+    /// Let the primary compile what a worker could, where that is quicker
+    #[arg(long)]
+    adapt: bool,
+    /// Write all runs to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// What `cargo bench` passes
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+const WORKERS: usize = 4;
+const SLOTS: u32 = 2;
+
+fn main() -> ExitCode {
+    if let Some(done) = garbage::serve_if_asked() {
+        return done;
+    }
+    let args = Args::parse();
+    if let Err(error) = Tree::fetch(REDIS) {
+        eprintln!("{error}");
+        return ExitCode::from(2);
+    }
+    if let Err(code) = isolate() {
+        return code;
+    }
+    let size = Size {
+        workers: WORKERS,
+        quota: args.quota,
+        slots: SLOTS,
+    };
+    let stage = Stage::new(Cluster::new(size), args.adapt);
+    let chosen = |fault: &Fault| args.fault.is_empty() || args.fault.contains(fault);
+    let arms = if args.arm.is_empty() {
+        vec![Arm::Distmesh, Arm::Stock]
+    } else {
+        args.arm.clone()
+    };
+    let faults: Vec<_> = Fault::ALL.into_iter().filter(chosen).collect();
+
+    let local = faults.contains(&Fault::AllGone).then(|| stage.local());
+    let mut all: Vec<Run> = Vec::new();
+    for _ in 0..args.runs {
+        for arm in &arms {
+            all.push(stage.run(*arm, None));
+        }
+        for fault in &faults {
+            for arm in &arms {
+                all.push(stage.run(*arm, Some(*fault)));
+            }
+        }
+    }
+    println!(
+        "\nthrottled periods: {}",
+        stage.cluster.throttled().join(", ")
+    );
+    let good = runs::tell(&all, local, WORKERS);
+    if let Some(path) = args.json {
+        let text = serde_json::to_string_pretty(&all).unwrap_or_default();
+        if let Err(error) = std::fs::write(&path, text) {
+            eprintln!("cannot write {}: {error}", path.display());
+        }
+    }
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

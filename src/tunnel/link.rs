@@ -156,7 +156,7 @@ impl Link {
     fn handle_path_down(&mut self, now: Instant) {
         self.route = None;
         self.break_streams();
-        self.streams.close("the path went down", now);
+        self.streams.abandon("the path went down", now);
         self.enter(LinkState::Down, "no answer on any path");
         self.outgoing.clear();
     }

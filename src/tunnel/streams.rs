@@ -281,10 +281,19 @@ impl Streams {
         self.drain(now);
     }
 
-    /// Says goodbye.
+    /// Says goodbye: this node leaves the session.
     pub fn close(&mut self, reason: &str, now: Instant) {
+        self.end(GOODBYE, reason, now);
+    }
+
+    /// Gives this connection up; the peer, if it ever hears of it, begins a new one.
+    pub fn abandon(&mut self, reason: &str, now: Instant) {
+        self.end(ABANDONED, reason, now);
+    }
+
+    fn end(&mut self, code: VarInt, reason: &str, now: Instant) {
         if let Some((_, connection)) = &mut self.connection {
-            connection.close(now, GOODBYE, Bytes::copy_from_slice(reason.as_bytes()));
+            connection.close(now, code, Bytes::copy_from_slice(reason.as_bytes()));
         }
         self.drain(now);
     }
@@ -355,7 +364,8 @@ fn translate(event: Event, connection: &mut Connection, events: &mut VecDeque<St
         Event::Connected => events.push_back(StreamsEvent::Connected),
         Event::ConnectionLost { reason } => {
             let (reason, by_peer) = if let ConnectionError::ApplicationClosed(close) = &reason {
-                (String::from_utf8_lossy(&close.reason).into_owned(), true)
+                let said = String::from_utf8_lossy(&close.reason).into_owned();
+                (said, close.error_code == GOODBYE)
             } else {
                 (reason.to_string(), false)
             };
@@ -426,6 +436,9 @@ const IDLE: Duration = Duration::from_secs(600);
 
 const GAVE_UP: VarInt = VarInt::from_u32(1);
 const GOODBYE: VarInt = VarInt::from_u32(0);
+/// QUIC repeats a close for as long as the peer sends: one for a path that failed is heard when the path is back, and must not be
+/// taken for a goodbye.
+const ABANDONED: VarInt = VarInt::from_u32(1);
 
 #[cfg(test)]
 mod tests {
@@ -652,6 +665,19 @@ mod tests {
         };
         assert_eq!(pair.ends[CLIENT].poll_event(), Some(closed));
         assert_eq!(pair.ends[CLIENT].open(), None);
+    }
+
+    #[test]
+    fn a_connection_that_is_given_up_is_no_goodbye() {
+        let mut pair = pair();
+        let now = pair.now;
+        pair.ends[SERVER].abandon("the path went down", now);
+        pair.run_for(Duration::from_millis(50));
+        let closed = StreamsEvent::Closed {
+            reason: "the path went down".into(),
+            by_peer: false,
+        };
+        assert_eq!(pair.ends[CLIENT].poll_event(), Some(closed));
     }
 
     #[test]

@@ -74,11 +74,15 @@ impl Site {
     }
 
     fn worker(&self, n: u8, at: SocketAddr, state: LinkState) {
+        self.worker_named(&format!("w{n}"), n, at, state);
+    }
+
+    fn worker_named(&self, name: &str, n: u8, at: SocketAddr, state: LinkState) {
         let peer = PeerId([n; 32]);
         self.tcp.0.lock().unwrap().insert(peer, at);
         let update = WorkerUpdate {
             peer,
-            name: format!("w{n}").parse().unwrap(),
+            name: name.parse().unwrap(),
             slots: 4,
             state,
             admitted: [("gcc".to_owned(), "gcc".to_owned())].into(),
@@ -203,6 +207,22 @@ async fn a_client_that_goes_away_cancels_its_attempt() {
     drop(client);
     assert_eq!(seen.recv().await.unwrap(), b"end");
     assert_eq!(site.record().await.outcome, JobOutcome::Cancelled);
+}
+
+#[tokio::test]
+async fn a_worker_that_was_started_again_is_found_at_its_old_port() {
+    let mut site = Site::new();
+    let nowhere = "127.0.0.1:9".parse().unwrap();
+    site.worker_named("w", 1, nowhere, LinkState::Up);
+    let port = site.port(1);
+    let (at, _seen) = fake(V3.len(), V3_DONE.to_vec(), false).await;
+    site.worker_named("w", 2, at, LinkState::Up);
+    assert_eq!(
+        (site.port(2), site.desk.port(PeerId([1; 32]))),
+        (port, None)
+    );
+    assert_eq!(read_all(site.client(2, V3).await).await, V3_DONE);
+    assert_eq!(site.record().await.worker.as_deref(), Some("w"));
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     distcc::hand_back_answer,
     event::{BuildFeedback, BuildUpdate, JobOutcome, JobRecord, WorkerView},
-    session::PeerId,
+    session::{NodeName, PeerId},
 };
 
 /// Changes that come together (a worker and its admissions) reach a build as one; no person or jobserver notices 3 ms.
@@ -72,11 +72,11 @@ impl Dispatch {
 
     /// A worker came or changed. Call it inside a tokio runtime: a new worker gets a port in every build.
     pub fn update_worker(&self, update: WorkerUpdate) -> io::Result<()> {
-        let peer = update.peer;
+        let name = update.name.clone();
         let builds = lock(&self.shared.builds).clone();
         let bound = builds
             .iter()
-            .try_for_each(|(build, end)| self.shared.listen(*build, peer, end));
+            .try_for_each(|(build, end)| self.shared.listen(*build, &name, end));
         lock(&self.shared.state).handle_worker(update, now());
         bound
     }
@@ -91,7 +91,7 @@ impl Dispatch {
         let (open, end) = watch::channel(());
         let changed = Arc::new(Notify::new());
         let queue = listener()?;
-        let (id, peers) = {
+        let (id, names) = {
             let mut state = lock(&self.shared.state);
             let id = state.next_id();
             let build = Build {
@@ -101,7 +101,9 @@ impl Dispatch {
                 changed: changed.clone(),
             };
             state.builds.insert(id, build);
-            (id, state.workers.keys().copied().collect::<Vec<_>>())
+            let workers = state.workers.values();
+            let names: Vec<_> = workers.map(|worker| worker.name.clone()).collect();
+            (id, names)
         };
         let desk = BuildDesk {
             id,
@@ -110,9 +112,9 @@ impl Dispatch {
         };
         lock(&self.shared.builds).push((id, end.clone()));
         self.shared.accept(queue, id, None, &end)?;
-        peers
+        names
             .iter()
-            .try_for_each(|peer| self.shared.listen(id, *peer, &end))?;
+            .try_for_each(|name| self.shared.listen(id, name, &end))?;
         tokio::spawn(until(
             end,
             push_updates(self.shared.clone(), id, changed, updates),
@@ -144,12 +146,9 @@ impl BuildDesk {
 
     /// The build's port for a worker, for those who watch the ports.
     pub fn port(&self, peer: PeerId) -> Option<u16> {
-        lock(&self.shared.state)
-            .builds
-            .get(&self.id)?
-            .ports
-            .get(&peer)
-            .copied()
+        let state = lock(&self.shared.state);
+        let name = &state.workers.get(&peer)?.name;
+        state.builds.get(&self.id)?.ports.get(name).copied()
     }
 }
 
@@ -164,33 +163,34 @@ impl Shared {
     fn listen(
         self: &Arc<Self>,
         build: u64,
-        peer: PeerId,
+        name: &NodeName,
         end: &watch::Receiver<()>,
     ) -> io::Result<()> {
         let mut state = lock(&self.state);
         let Some(open) = state
             .builds
             .get_mut(&build)
-            .filter(|build| !build.ports.contains_key(&peer))
+            .filter(|build| !build.ports.contains_key(name))
         else {
             return Ok(());
         };
         let listener = listener()?;
-        open.ports.insert(peer, listener.local_addr()?.port());
-        self.accept(listener, build, Some(peer), end)
+        open.ports
+            .insert(name.clone(), listener.local_addr()?.port());
+        self.accept(listener, build, Some(name.clone()), end)
     }
 
     fn accept(
         self: &Arc<Self>,
         listener: std::net::TcpListener,
         build: u64,
-        peer: Option<PeerId>,
+        wish: Option<NodeName>,
         end: &watch::Receiver<()>,
     ) -> io::Result<()> {
         let desk = Desk {
             shared: self.clone(),
             build,
-            peer,
+            wish,
             end: end.clone(),
         };
         tokio::spawn(until(
@@ -213,7 +213,7 @@ struct Desk {
     shared: Arc<Shared>,
     build: u64,
     /// Whom distcc would like.
-    peer: Option<PeerId>,
+    wish: Option<NodeName>,
     end: watch::Receiver<()>,
 }
 
@@ -246,12 +246,16 @@ impl Desk {
 
     async fn run(self, client: TcpStream, request: Request, prepared: Duration) {
         let compiler = request.parser.arguments().compiler();
-        let spec = JobSpec {
-            compiler: compiler.clone(),
-            preferred: self.peer,
-            bytes: request.len(),
+        let (id, orders) = {
+            let mut state = lock(&self.shared.state);
+            let wish = self.wish.as_ref();
+            let spec = JobSpec {
+                compiler: compiler.clone(),
+                preferred: wish.and_then(|name| state.peer_named(name)),
+                bytes: request.len(),
+            };
+            state.handle_job(self.build, spec, now())
         };
-        let (id, orders) = lock(&self.shared.state).handle_job(self.build, spec, now());
         let job = Job {
             _end: JobEnd {
                 shared: self.shared.clone(),

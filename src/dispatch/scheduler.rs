@@ -143,6 +143,12 @@ impl Scheduler {
         self.double_doubtful(now);
     }
 
+    /// A worker will never come back.
+    pub fn handle_ghost(&mut self, peer: PeerId, now: Instant) {
+        self.handle_worker(peer, Capability::default(), now);
+        self.workers.remove(&peer);
+    }
+
     /// A whole request was read.
     pub fn handle_job(&mut self, job: JobId, spec: JobSpec, now: Instant) {
         let new = Job {

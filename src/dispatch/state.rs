@@ -67,7 +67,8 @@ pub(super) enum Order {
 }
 
 pub(super) struct Build {
-    pub(super) ports: BTreeMap<PeerId, u16>,
+    /// By the worker's label: one that comes again has its old port.
+    pub(super) ports: BTreeMap<NodeName, u16>,
     /// For jobs that no worker is wished for.
     pub(super) queue: u16,
     pub(super) records: Vec<JobRecord>,
@@ -84,7 +85,7 @@ struct Job {
 pub(super) struct State {
     pub(super) scheduler: Scheduler,
     pub(super) workers: BTreeMap<PeerId, WorkerUpdate>,
-    pub(super) answered: BTreeMap<PeerId, u64>,
+    answered: BTreeMap<NodeName, u64>,
     pub(super) builds: BTreeMap<u64, Build>,
     jobs: BTreeMap<JobId, Job>,
     last_id: u64,
@@ -118,9 +119,21 @@ impl State {
             compilers: update.admitted.keys().cloned().collect(),
         };
         let peer = update.peer;
+        self.forget_ghosts(&update, now);
         self.workers.insert(peer, update);
         self.scheduler.handle_worker(peer, can, now);
         self.drain();
+    }
+
+    /// A worker that was started again has another key; what it was before is never seen again.
+    fn forget_ghosts(&mut self, of: &WorkerUpdate, now: Instant) {
+        let same = |worker: &WorkerUpdate| worker.name == of.name && worker.peer != of.peer;
+        let ghosts = self.workers.values().filter(|worker| same(worker));
+        let ghosts: Vec<PeerId> = ghosts.map(|worker| worker.peer).collect();
+        for ghost in ghosts {
+            self.workers.remove(&ghost);
+            self.scheduler.handle_ghost(ghost, now);
+        }
     }
 
     pub(super) fn handle_worker_gone(&mut self, peer: PeerId, now: Instant) {
@@ -164,7 +177,9 @@ impl State {
     }
 
     pub(super) fn handle_done(&mut self, job: JobId, worker: PeerId, ran: Duration, now: Instant) {
-        *self.answered.entry(worker).or_default() += 1;
+        if let Some(worker) = self.workers.get(&worker) {
+            *self.answered.entry(worker.name.clone()).or_default() += 1;
+        }
         self.scheduler
             .handle_done(job, worker, ran.as_secs_f64(), now);
         self.drain();
@@ -247,11 +262,18 @@ impl State {
             .map(|worker| worker.name.to_string())
     }
 
+    pub(super) fn peer_named(&self, name: &NodeName) -> Option<PeerId> {
+        let mut workers = self.workers.values();
+        workers
+            .find(|worker| worker.name == *name)
+            .map(|worker| worker.peer)
+    }
+
     pub(super) fn worker_views(&self) -> Vec<WorkerView> {
         let view = |worker: &WorkerUpdate| WorkerView {
             name: worker.name.to_string(),
             slots: worker.slots,
-            jobs: self.answered.get(&worker.peer).copied().unwrap_or(0),
+            jobs: self.answered.get(&worker.name).copied().unwrap_or(0),
             state: worker.state,
             path: None,
             relay: None,
@@ -361,7 +383,7 @@ impl State {
             .collect();
         shown.sort_by_key(|worker| (std::cmp::Reverse(worker.slots), worker.peer));
         let line = |worker: &&WorkerUpdate| {
-            let port = *build.ports.get(&worker.peer)?;
+            let port = *build.ports.get(&worker.name)?;
             let line = HostLine {
                 port,
                 slots: worker.slots,

@@ -52,6 +52,10 @@ struct Worker {
 impl Roster {
     /// A link changed; `true` when it has just come up, and so wants a control stream.
     pub(super) fn handle_link(&mut self, news: LinkNews) -> bool {
+        if !self.workers.contains_key(&news.peer) {
+            // One that was started again has another key: what it was before is its ghost.
+            self.workers.retain(|_, worker| worker.name != news.name);
+        }
         let worker = self
             .workers
             .entry(news.peer)
@@ -328,6 +332,19 @@ mod tests {
             "{news:?}"
         );
         assert!(roster.news().is_empty());
+    }
+
+    #[test]
+    fn a_worker_that_was_started_again_replaces_its_ghost() {
+        let mut roster = Roster::default();
+        roster.handle_link(link(LinkState::Down));
+        assert!(roster.wants_news());
+        roster.handle_link(LinkNews {
+            peer: PeerId([2; 32]),
+            ..link(LinkState::Up)
+        });
+        assert_eq!(roster.peers(), [PeerId([2; 32])]);
+        assert!(!roster.wants_news());
     }
 
     #[test]

@@ -118,6 +118,7 @@ impl Lab {
             stun: None,
             inside: BTreeMap::new(),
         };
+        fs::create_dir(lab.path("tmp")).unwrap();
         fs::write(
             lab.path("key"),
             "a secret that is long enough for a laboratory",
@@ -190,11 +191,15 @@ impl Lab {
 
     /// A worker as `distmesh status --json` shows it to the primary's host.
     pub(crate) fn seen(&self, primary: &Host, worker: &str) -> Option<Value> {
-        let mut status = self.distmesh(primary, &["status", "--json"]);
-        let status: Value = serde_json::from_slice(&status.output().unwrap().stdout).ok()?;
-        let workers = status["workers"].as_array()?;
-        let mut seen = workers.iter().filter(|seen| seen["name"] == worker);
-        seen.next().cloned()
+        let mut seen = self.all_seen(primary).into_iter();
+        seen.find(|seen| seen["name"] == worker)
+    }
+
+    /// All workers as the primary's host sees them.
+    pub(crate) fn all_seen(&self, primary: &Host) -> Vec<Value> {
+        let status = self.distmesh(primary, &["status", "--json"]).output();
+        let status: Value = serde_json::from_slice(&status.unwrap().stdout).unwrap_or_default();
+        status["workers"].as_array().cloned().unwrap_or_default()
     }
 
     fn process(&self, host: &Host, log: &str, args: &[&str]) -> Process {
@@ -235,6 +240,7 @@ impl Lab {
             .env("DISTMESH_SECRET_FILE", self.path("key"))
             .env("DISTMESH_SESSION", "lab")
             .env("DISTMESH_NO_ADAPT", "1")
+            .env("TMPDIR", self.path("tmp"))
             .env("DISTMESH_STUN", STUN.join(","));
         for inherited in [
             "MAKEFLAGS",

@@ -15,6 +15,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test is a shell")]
 
 mod builds;
+mod chaos;
 mod ear;
 mod faults;
 mod gossip;

@@ -14,7 +14,7 @@ fn mixed(compiles: u32, locals: u32) -> Stage {
         |prefix: &str, count| -> String { (1..=count).map(|n| format!(" {prefix}{n}")).collect() };
     let makefile = format!(
         "all:{}{}\n\
-         c%: x.c\n\t@mkdir job.$@; set -- job.*; echo $$# >> jobs; gcc -DN=$* -c x.c -o $@.o; rmdir job.$@\n\
+         c%: x.c\n\t@mkdir job.$@; set -- job.*; echo $$# >> jobs; gcc -DN=$* -c x.c -o $@.o; r=$$?; rmdir job.$@; exit $$r\n\
          l%:\n\t@mkdir job.$@ local.$@; set -- job.*; echo $$# >> jobs; set -- local.*; echo $$# >> locals; sleep 0.2; \
          rmdir job.$@ local.$@\n",
         list("c", compiles),
@@ -88,6 +88,21 @@ async fn a_machine_with_room_for_one_job_still_feeds_its_worker() {
         "{}",
         stage.most("jobs")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_make_that_keeps_going_builds_the_rest_at_the_worker() {
+    let worker = Worker::start(4).await;
+    let stage = mixed(30, 0);
+    let bad = stage
+        .read("Makefile")
+        .replace("gcc -DN=$*", "gcc -DN=$(if $(filter 1%,$*),bad,$*)");
+    std::fs::write(stage.path("Makefile"), bad).unwrap();
+    let told = worker.build(stage.sh("make -k -j")).await;
+    // c1 and c10 to c19 do not compile, here or there.
+    assert_eq!((told.outcome.exit, told.outcome.remote), (2, 19));
+    assert_eq!((told.outcome.seen, stage.objects()), (30, 19));
+    assert!(stage.most("jobs") > 2, "an error benches nobody");
 }
 
 #[tokio::test(flavor = "multi_thread")]

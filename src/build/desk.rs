@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::broker::{Holder, Limits, Returns, Steady, counted_here, here, room, surely_here};
-use super::home::{Home, Idle, Moment, Sent};
+use super::home::{Home, Idle, Moment, Permit, Sent};
 use super::hosts::Hosts;
 use super::kept::Kept;
 use super::layout::State;
@@ -271,7 +271,7 @@ impl Desk {
             local: self.limit.saturating_sub(coming),
             load,
             doubtful: self.returns.doubtful(now),
-            spare: self.kept.spare(),
+            spare: self.kept.count(Permit::Spare),
             offered: self.permits.spare(),
         }
     }
@@ -293,7 +293,7 @@ impl Desk {
     }
 
     fn moment(&self, holders: &[Holder], now: Instant) -> Moment {
-        let spare = self.kept.spare();
+        let spare = self.kept.count(Permit::Spare);
         let here = match holders {
             // ninja has no tokens but as many jobs as there is room for everywhere.
             [] => {
@@ -307,6 +307,7 @@ impl Desk {
             local: self.limit,
             here: here.saturating_sub(spare),
             spare,
+            kept: self.kept.count(Permit::Ordinary),
             load: self.load,
         }
     }

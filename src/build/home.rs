@@ -49,6 +49,8 @@ pub struct Moment {
     pub here: u32,
     /// Spare compiles that run.
     pub spare: u32,
+    /// Others that run by a permit.
+    pub kept: u32,
     /// The workers.
     pub load: Load,
 }
@@ -149,11 +151,13 @@ impl Home {
         }
     }
 
-    /// Plenty, so that no compile meets an empty pipe; none when one is to go and see.
+    /// More than make has tokens for, so that no compile meets an empty pipe, and no more, for ninja has no tokens; none when one
+    /// is to go and see.
     fn offer_to_stay(&self, moment: &Moment) -> Offer {
         let due = |last: Instant| moment.now.duration_since(last) >= SEE_AGAIN;
         let look = self.last_sent.is_none_or(due);
-        Offer::ordinary(if look { 0 } else { moment.local * 2 + 2 })
+        let most = if look { 0 } else { moment.local * 2 };
+        Offer::ordinary(most.saturating_sub(moment.kept))
     }
 
     /// Only where sending may be the dearer way: a worker that takes many times as long as the sending compiles in earnest.
@@ -274,6 +278,7 @@ mod tests {
             local: 2,
             here,
             spare,
+            kept: 0,
             load: Load {
                 capacity,
                 in_dispatch,
@@ -338,7 +343,12 @@ mod tests {
         assert!(home.stays());
         assert_eq!(home.verdict(), Some((ms(105), ms(60))));
         home.handle_sent(now);
-        assert_eq!(home.offer(&away(now)), Offer::ordinary(6));
+        assert_eq!(home.offer(&away(now)), Offer::ordinary(4));
+        let crowded = Moment {
+            kept: 4,
+            ..away(now)
+        };
+        assert_eq!(home.offer(&crowded), Offer::ordinary(0));
         assert_eq!(home.offer(&away(now + SEE_AGAIN)), Offer::ordinary(0));
         send(&mut home, 40, 10, 50);
         assert!(!home.stays());

@@ -32,12 +32,9 @@ impl Kept {
             .collect()
     }
 
-    /// How many run beside the local limit.
-    pub(super) fn spare(&self) -> u32 {
-        let spare = self
-            .0
-            .iter()
-            .filter(|compile| compile.permit == Permit::Spare);
-        u32::try_from(spare.count()).unwrap_or(u32::MAX)
+    /// How many run by this permit.
+    pub(super) fn count(&self, permit: Permit) -> u32 {
+        let running = self.0.iter().filter(|compile| compile.permit == permit);
+        u32::try_from(running.count()).unwrap_or(u32::MAX)
     }
 }

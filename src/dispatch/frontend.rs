@@ -22,6 +22,7 @@ use super::{
     attempt::{AttemptFailure, Request, Response, attempt, write_spool},
     owner,
     scheduler::{JobId, JobSpec},
+    spool::Spill,
     state::{Build, Order, Snapshot, State, Transport, WorkerUpdate},
 };
 use crate::{
@@ -43,7 +44,7 @@ pub struct Dispatch {
 
 struct Shared {
     transport: Arc<dyn Transport>,
-    spill: PathBuf,
+    spill: Arc<Spill>,
     state: Mutex<State>,
     /// The ends of builds by number, for listeners of workers that come later.
     builds: Mutex<Vec<(u64, watch::Receiver<()>)>>,
@@ -61,7 +62,7 @@ impl Dispatch {
     pub fn new(transport: Arc<dyn Transport>, spill: PathBuf) -> Self {
         let shared = Shared {
             transport,
-            spill,
+            spill: Spill::new(spill),
             state: Mutex::default(),
             builds: Mutex::default(),
         };

@@ -1,31 +1,109 @@
 //! Bytes of one message, in memory while they are few, else in a file without a name.
 
-use std::{fs::File, io, io::Write, os::unix::fs::FileExt, path::Path};
+use std::{
+    fs::File,
+    io,
+    io::Write,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// Nearly every preprocessed source and object fits; with a hundred jobs in flight this is still a few hundred MiB.
 const IN_MEMORY: usize = 4 << 20;
+/// Space is taken in steps of this size: one look at the file system for each costs nothing beside writing them.
+const STEP: u64 = 4 << 20;
+
+/// The private directory of the files, and how much of its file system they have taken.
+#[derive(Debug)]
+pub(super) struct Spill {
+    dir: PathBuf,
+    taken: AtomicU64,
+}
 
 /// An append-only buffer that can be read from any place, several times.
 #[derive(Debug, Default)]
 pub(super) struct Spool {
     memory: Vec<u8>,
-    /// Already unlinked, so that nothing is left behind even by SIGKILL.
-    file: Option<File>,
+    file: Option<Spilled>,
     len: u64,
 }
 
+/// What did not fit into memory.
+#[derive(Debug)]
+struct Spilled {
+    /// Already unlinked, so that nothing is left behind even by SIGKILL.
+    file: File,
+    taken: u64,
+    from: Arc<Spill>,
+}
+
+impl Spill {
+    pub(super) fn new(dir: PathBuf) -> Arc<Self> {
+        let taken = AtomicU64::new(0);
+        Arc::new(Self { dir, taken })
+    }
+
+    fn open(self: &Arc<Self>) -> io::Result<Spilled> {
+        Ok(Spilled {
+            file: tempfile::tempfile_in(&self.dir)?,
+            taken: 0,
+            from: self.clone(),
+        })
+    }
+
+    /// All files together get half of the space there is: answers without an end fill no disk, and none that is memory (tmpfs).
+    fn take(&self, bytes: u64) -> io::Result<()> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        let taken = self.taken.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if fits(taken, disk.f_bavail.saturating_mul(disk.f_frsize)) {
+            return Ok(());
+        }
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
+        Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            "large jobs have taken half of the free space already",
+        ))
+    }
+}
+
+/// Whether so much may be taken when so much is left.
+fn fits(taken: u64, free: u64) -> bool {
+    taken <= free
+}
+
+impl Spilled {
+    fn append(&mut self, bytes: &[u8], end: u64) -> io::Result<()> {
+        while self.taken < end {
+            self.from.take(STEP)?;
+            self.taken += STEP;
+        }
+        self.file.write_all(bytes)
+    }
+}
+
+impl Drop for Spilled {
+    fn drop(&mut self) {
+        self.from.taken.fetch_sub(self.taken, Ordering::Relaxed);
+    }
+}
+
 impl Spool {
-    pub(super) fn append(&mut self, bytes: &[u8], spill: &Path) -> io::Result<()> {
-        if self.file.is_none() && self.memory.len() + bytes.len() > IN_MEMORY {
-            let mut file = tempfile::tempfile_in(spill)?;
-            file.write_all(&std::mem::take(&mut self.memory))?;
+    pub(super) fn append(&mut self, bytes: &[u8], spill: &Arc<Spill>) -> io::Result<()> {
+        let end = self.len + bytes.len() as u64;
+        if self.file.is_none() && end > IN_MEMORY as u64 {
+            let mut file = spill.open()?;
+            file.append(&std::mem::take(&mut self.memory), self.len)?;
             self.file = Some(file);
         }
         match &mut self.file {
-            Some(file) => file.write_all(bytes)?,
+            Some(file) => file.append(bytes, end)?,
             None => self.memory.extend(bytes),
         }
-        self.len += bytes.len() as u64;
+        self.len = end;
         Ok(())
     }
 
@@ -36,7 +114,7 @@ impl Spool {
     /// Fills `buffer` from `offset`; 0 at the end.
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         if let Some(file) = &self.file {
-            return file.read_at(buffer, offset);
+            return file.file.read_at(buffer, offset);
         }
         let from = usize::try_from(offset)
             .unwrap_or(usize::MAX)
@@ -54,9 +132,10 @@ mod tests {
     #[test]
     fn a_large_body_spills_and_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
+        let spill = Spill::new(dir.path().to_owned());
         let mut spool = Spool::default();
         for n in 0..6u8 {
-            spool.append(&vec![n; 1 << 20], dir.path()).unwrap();
+            spool.append(&vec![n; 1 << 20], &spill).unwrap();
         }
         assert!(spool.file.is_some() && spool.memory.is_empty());
         let mut byte = [9; 2];
@@ -64,5 +143,23 @@ mod tests {
         assert_eq!(byte, [0, 1]);
         assert_eq!(spool.read_at(&mut byte, spool.len()).unwrap(), 0);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_taken_is_given_back_and_more_than_is_left_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let spill = Spill::new(dir.path().to_owned());
+        let taken = || spill.taken.load(Ordering::Relaxed);
+        let mut spool = Spool::default();
+        spool.append(&vec![1; IN_MEMORY], &spill).unwrap();
+        assert_eq!(taken(), 0);
+        spool.append(&[1], &spill).unwrap();
+        assert_eq!(taken(), 2 * STEP);
+        let refused = spill.take(u64::MAX / 2).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(taken(), 2 * STEP);
+        drop(spool);
+        assert_eq!(taken(), 0);
+        assert!(fits(5, 5) && !fits(6, 5));
     }
 }

@@ -6,6 +6,9 @@ const MAX_HEAD: usize = 2 << 20;
 const MAX_FILES: u32 = 1 << 20;
 /// Enough of the compiler's messages to recognise an internal error.
 const MAX_STDERR: usize = 64 << 10;
+/// Five times the largest object that anybody told of (200 MB with debug information, upstream issue 533). What announces more is
+/// no compile: it would only fill the disk of whoever keeps it.
+const MAX_BODIES: u64 = 1 << 30;
 /// A token and eight hex digits.
 const TOKEN: usize = 12;
 
@@ -26,6 +29,12 @@ pub enum Malformed {
     /// The arguments exceed every system's limit.
     #[error("the argument list is too long for a real compiler call")]
     TooLong,
+    /// The lengths announced exceed every real job's.
+    #[error("{0} bytes are more than any source or object has")]
+    TooLarge(u64),
+    /// Bytes that no length announced: one of the lengths is wrong.
+    #[error("{0} more bytes follow the end of the message")]
+    Surplus(usize),
 }
 
 /// How a chunk was used: its first `head` bytes end with the arguments, the next `body` bytes follow them.
@@ -61,6 +70,7 @@ pub struct RequestParser {
     argc_at: usize,
     version: u32,
     args: Vec<Vec<u8>>,
+    announced: u64,
 }
 
 impl Default for RequestParser {
@@ -74,6 +84,7 @@ impl Default for RequestParser {
             argc_at: 0,
             version: 0,
             args: Vec::new(),
+            announced: 0,
         }
     }
 }
@@ -225,7 +236,7 @@ impl RequestParser {
     }
 
     fn body(&mut self, token: &[u8], name: &'static str, next: Due) -> Result<Due, Malformed> {
-        self.left = number(token, name)?;
+        self.left = announce(&mut self.announced, number(token, name)?)?;
         Ok(next)
     }
 }
@@ -278,6 +289,7 @@ fn text(arg: impl AsRef<[u8]>) -> String {
 
 /// The packets of a response, in order.
 const RESPONSE: [&str; 6] = ["DONE", "STAT", "SERR", "SOUT", "DOTO", "DOTD"];
+const OBJECT: usize = 4;
 
 /// Finds the boundaries of one response.
 #[derive(Debug, Default)]
@@ -288,6 +300,8 @@ pub struct ResponseParser {
     version: u32,
     status: u32,
     stderr: Vec<u8>,
+    object: u32,
+    announced: u64,
 }
 
 impl ResponseParser {
@@ -315,6 +329,11 @@ impl ResponseParser {
         self.packets == packets && self.left == 0
     }
 
+    /// Protocol version; 0 before it is known.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
     /// The compiler's wait status.
     pub fn status(&self) -> u32 {
         self.status
@@ -332,6 +351,13 @@ impl ResponseParser {
         let (signal, exit) = (self.status & 0x7f, (self.status >> 8) & 0xff);
         if signal != 0 {
             return Some(format!("the compiler died by signal {signal}"));
+        }
+        // distcc would take these for a success, and an object that never came for the result of the compile.
+        if self.status != exit << 8 {
+            return Some(format!("no process ends with status {:#x}", self.status));
+        }
+        if (exit == 0) != (self.object > 0) {
+            return Some("an object comes with success, and only with it".to_owned());
         }
         // distccd's own exit codes: the compiler missing, job lifetime over, the connection lost, …
         if (100..=120).contains(&exit) {
@@ -375,7 +401,10 @@ impl ResponseParser {
         match self.packets {
             0 => self.version = version(value)?,
             1 => self.status = value,
-            _ => self.left = value,
+            _ => self.left = announce(&mut self.announced, value)?,
+        }
+        if self.packets == OBJECT {
+            self.object = value;
         }
         self.packets += 1;
         Ok(used)
@@ -392,6 +421,15 @@ fn version(version: u32) -> Result<u32, Malformed> {
         return Ok(version);
     }
     Err(Malformed::Version(version))
+}
+
+/// Adds a body's length to what a message has announced so far.
+fn announce(so_far: &mut u64, length: u32) -> Result<u32, Malformed> {
+    *so_far += u64::from(length);
+    if *so_far > MAX_BODIES {
+        return Err(Malformed::TooLarge(*so_far));
+    }
+    Ok(length)
 }
 
 fn number(token: &[u8], expected: &'static str) -> Result<u32, Malformed> {
@@ -454,19 +492,41 @@ mod tests {
 
     #[test]
     fn a_worker_s_fault_is_told_from_a_compile_error() {
-        for (stat, stderr, fault) in [
-            ("00000100", "x", false),
-            ("00006400", "x", true),
-            ("00000009", "x", true),
-            ("00000100", "internal compiler error", true),
+        for (stat, stderr, object, fault) in [
+            ("00000000", "", "obj", false),
+            ("00000100", "x", "", false),
+            ("00006400", "x", "", true),
+            ("00000009", "x", "", true),
+            ("00000100", "internal compiler error", "", true),
+            // What distcc would take for a success without looking for an object, or with an empty one.
+            ("00000080", "", "", true),
+            ("00010000", "", "", true),
+            ("00000000", "", "", true),
+            ("00000100", "x", "obj", true),
         ] {
             let mut parser = ResponseParser::default();
-            let len = stderr.len();
-            let bytes =
-                format!("DONE00000001STAT{stat}SERR{len:08x}{stderr}SOUT00000000DOTO00000000");
+            let (len, size) = (stderr.len(), object.len());
+            let bytes = format!(
+                "DONE00000001STAT{stat}SERR{len:08x}{stderr}SOUT00000000DOTO{size:08x}{object}"
+            );
             parser.feed(bytes.as_bytes()).unwrap();
             assert!(parser.is_complete());
             assert_eq!(parser.fault().is_some(), fault, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_announces_more_than_any_compile_has_is_refused_at_once() {
+        let head = "DIST00000001ARGC00000001ARGV00000003gccDOTI";
+        let limit = MAX_BODIES as u32;
+        for (length, fits) in [(limit - 3, true), (limit - 2, false), (u32::MAX, false)] {
+            let fed = RequestParser::default().feed(format!("{head}{length:08x}").as_bytes());
+            assert_eq!(fed.is_ok(), fits, "{length}");
+        }
+        let done = "DONE00000001STAT00000000SERR00000001xSOUT00000000DOTO";
+        for (length, fits) in [(limit - 1, true), (limit, false)] {
+            let fed = ResponseParser::default().feed(format!("{done}{length:08x}").as_bytes());
+            assert_eq!(fed.is_ok(), fits, "{length}");
         }
     }
 

@@ -1,171 +1,31 @@
 //! Dispatch between real distcc clients or hand-made requests, and real distccd's or workers that misbehave.
 #![expect(clippy::unwrap_used, reason = "a test may fail that way")]
 
+mod hostile;
+mod site;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
-    collections::BTreeMap,
-    io,
     net::SocketAddr,
     path::Path,
-    pin::Pin,
     process::Stdio,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use distmesh::{
-    dispatch::{BuildDesk, Dispatch, JobIo, Transport, WorkerUpdate},
     distcc::backoff_shield,
-    event::{BuildFeedback, BuildUpdate, JobOutcome, JobRecord, LinkState},
+    event::{BuildFeedback, JobOutcome, LinkState},
     session::PeerId,
 };
+use site::{Site, V3, V3_DONE, fake, read_all};
 use support::Distccd;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     process::Command,
-    sync::mpsc,
-    time::timeout,
 };
-
-const V3: &[u8] = b"DIST00000003CDIR00000001/ARGC00000002ARGV00000003gccARGV00000003a.cNFIL00000001NAME00000004/a.cFILE00000001x";
-const V3_DONE: &[u8] =
-    b"DONE00000003STAT00000000SERR00000000SOUT00000000DOTO00000003objDOTD00000002d\n";
-
-#[derive(Default)]
-struct Tcp(Mutex<BTreeMap<PeerId, SocketAddr>>);
-
-impl Transport for Tcp {
-    fn open(&self, worker: PeerId) -> Pin<Box<dyn Future<Output = io::Result<JobIo>> + Send + '_>> {
-        let to = self.0.lock().unwrap()[&worker];
-        Box::pin(async move {
-            let (read, write) = TcpStream::connect(to).await?.into_split();
-            Ok(JobIo {
-                read: Box::new(read),
-                write: Box::new(write),
-            })
-        })
-    }
-}
-
-struct Site {
-    tcp: Arc<Tcp>,
-    dispatch: Dispatch,
-    desk: BuildDesk,
-    updates: mpsc::Receiver<BuildUpdate>,
-    spill: tempfile::TempDir,
-}
-
-impl Site {
-    fn new() -> Self {
-        let spill = tempfile::tempdir().unwrap();
-        let tcp = Arc::new(Tcp::default());
-        let dispatch = Dispatch::new(tcp.clone(), spill.path().to_owned());
-        let (tx, updates) = mpsc::channel(100);
-        let desk = dispatch.open_build(tx).unwrap();
-        Self {
-            tcp,
-            dispatch,
-            desk,
-            updates,
-            spill,
-        }
-    }
-
-    fn worker(&self, n: u8, at: SocketAddr, state: LinkState) {
-        self.worker_named(&format!("w{n}"), n, at, state);
-    }
-
-    fn worker_named(&self, name: &str, n: u8, at: SocketAddr, state: LinkState) {
-        let peer = PeerId([n; 32]);
-        self.tcp.0.lock().unwrap().insert(peer, at);
-        let update = WorkerUpdate {
-            peer,
-            name: name.parse().unwrap(),
-            slots: 4,
-            state,
-            admitted: [("gcc".to_owned(), "gcc".to_owned())].into(),
-            refused: BTreeMap::new(),
-        };
-        self.dispatch.update_worker(update).unwrap();
-    }
-
-    fn port(&self, n: u8) -> u16 {
-        self.desk.port(PeerId([n; 32])).unwrap()
-    }
-
-    async fn client(&self, n: u8, request: &[u8]) -> TcpStream {
-        let mut client = TcpStream::connect(("127.0.0.1", self.port(n)))
-            .await
-            .unwrap();
-        client.write_all(request).await.unwrap();
-        client
-    }
-
-    async fn find<T>(&mut self, pick: impl Fn(BuildUpdate) -> Option<T>) -> T {
-        let found = async {
-            loop {
-                if let Some(found) = pick(self.updates.recv().await.unwrap()) {
-                    return found;
-                }
-            }
-        };
-        timeout(Duration::from_secs(10), found).await.unwrap()
-    }
-
-    async fn record(&mut self) -> JobRecord {
-        self.find(|update| {
-            if let BuildUpdate::Job(job) = update {
-                Some(job)
-            } else {
-                None
-            }
-        })
-        .await
-    }
-
-    async fn stranded(&mut self, count: u32) {
-        self.find(|update| {
-            matches!(update, BuildUpdate::Load(load) if load.stranded == count).then_some(())
-        })
-        .await;
-    }
-}
-
-/// A worker that reads `needs` bytes and answers with `answer`; `hang` keeps the stream open afterwards.
-async fn fake(
-    needs: usize,
-    answer: Vec<u8>,
-    hang: bool,
-) -> (SocketAddr, mpsc::UnboundedReceiver<Vec<u8>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at = listener.local_addr().unwrap();
-    let (tx, seen) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = vec![0; needs];
-            if stream.read_exact(&mut request).await.is_err() {
-                continue;
-            }
-            let _ = tx.send(request);
-            let _ = stream.write_all(&answer).await;
-            while hang && matches!(stream.read(&mut [0; 4096]).await, Ok(1..)) {}
-            let _ = tx.send(b"end".to_vec());
-        }
-    });
-    (at, seen)
-}
-
-async fn read_all(mut client: TcpStream) -> Vec<u8> {
-    let mut answer = Vec::new();
-    let read = client.read_to_end(&mut answer);
-    timeout(Duration::from_secs(10), read)
-        .await
-        .unwrap()
-        .unwrap();
-    answer
-}
 
 #[tokio::test]
 async fn a_pump_request_and_its_answer_pass_unchanged() {
@@ -175,26 +35,6 @@ async fn a_pump_request_and_its_answer_pass_unchanged() {
     assert_eq!(read_all(site.client(1, V3).await).await, V3_DONE);
     assert_eq!(seen.recv().await.unwrap(), V3);
     assert_eq!(site.record().await.outcome, JobOutcome::Compiled);
-}
-
-#[tokio::test]
-async fn a_worker_that_breaks_off_anywhere_or_talks_garbage_costs_one_attempt() {
-    let cuts = (0..V3_DONE.len()).map(|cut| V3_DONE[..cut].to_vec());
-    for answer in cuts.chain([b"HTTP/1.1 400 no".to_vec(), V3_DONE.to_ascii_lowercase()]) {
-        let (bad, _seen) = fake(V3.len(), answer.clone(), false).await;
-        let (good, _seen) = fake(V3.len(), V3_DONE.to_vec(), false).await;
-        // Anew each time: a worker that has failed is not asked first.
-        let mut site = Site::new();
-        site.worker(1, bad, LinkState::Up);
-        site.worker(2, good, LinkState::Up);
-        assert_eq!(read_all(site.client(1, V3).await).await, V3_DONE);
-        let record = site.record().await;
-        assert_eq!(
-            (record.attempts, record.outcome),
-            (2, JobOutcome::Compiled),
-            "{answer:?}"
-        );
-    }
 }
 
 #[tokio::test]

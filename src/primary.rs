@@ -312,6 +312,10 @@ impl Desk {
                 self.tell_dispatch(peer);
                 self.say_worker(peer, &format!("is leaving: {reason}"));
             }
+            Heard::Message {
+                message: ToPrimary::Unknown,
+                ..
+            } => {}
             Heard::Broken { peer, reason } => self.say_worker(peer, &reason),
             Heard::Identified(compiler) => {
                 self.identifying -= 1;

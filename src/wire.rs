@@ -1,8 +1,8 @@
 //! What two linked nodes say to each other, beside jobs.
 //!
 //! Every stream inside a tunnel begins with one [`StreamKind`] byte. On the control stream, opened once by the primary, each
-//! message is one line of JSON ([`ToPrimary`], [`ToWorker`]); unknown fields are ignored, so that versions can differ by a
-//! little. A job stream carries one distcc request, and back one distcc response.
+//! message is one line of JSON ([`ToPrimary`], [`ToWorker`]); unknown messages and fields are ignored, so that versions can
+//! differ by a little. A job stream carries one distcc request, and back one distcc response.
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,9 @@ pub enum ToPrimary {
         /// Why, for a person.
         reason: String,
     },
+    /// A message of a later version.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What a worker can do.
@@ -76,4 +79,31 @@ pub enum ToWorker {
         /// Why, for a person.
         reason: String,
     },
+    /// A message of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_fields_of_later_versions_are_ignored() {
+        let message = r#"{"type":"sing","song":["la"],"reason":1}"#;
+        assert_eq!(
+            serde_json::from_str::<ToWorker>(message).unwrap(),
+            ToWorker::Unknown
+        );
+        assert_eq!(
+            serde_json::from_str::<ToPrimary>(message).unwrap(),
+            ToPrimary::Unknown
+        );
+        let hello = r#"{"type":"hello","version":"9","mood":{"good":true}}"#;
+        assert!(matches!(
+            serde_json::from_str(hello).unwrap(),
+            ToWorker::Hello { .. }
+        ));
+        assert!(serde_json::from_str::<ToWorker>("{}").is_err());
+    }
 }

@@ -192,7 +192,7 @@ async fn control(desk: &Desk, peer: PeerId, mut send: SendStream, recv: RecvStre
             read = read_line(&mut lines, &mut text) => {
                 let said = match read {
                     Ok(ToWorker::Goodbye { reason }) => PrimarySaid::Goodbye { reason },
-                    Ok(ToWorker::Hello { .. }) => { text.clear(); continue }
+                    Ok(ToWorker::Hello { .. } | ToWorker::Unknown) => { text.clear(); continue }
                     Ok(ToWorker::Met(descriptor)) => {
                         text.clear();
                         drop(desk.said.send(PrimarySaid::Met(descriptor)).await);

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    admission,
+    admission::{self, Stamp},
     dispatch::{BuildDesk, Dispatch, JobIo, Transport},
     event::{BuildFeedback, BuildUpdate, Event, LinkChange, WorkerView},
     node::{Node, NodeConfig, NodeError, NodeEvents},
@@ -104,6 +104,7 @@ impl Primary {
             goodbye: watch::channel(None).0,
             scratch: config.scratch,
             asked_for: BTreeSet::new(),
+            stamps: BTreeMap::new(),
             identifying: 0,
             began: now(),
         };
@@ -175,6 +176,8 @@ struct Desk {
     goodbye: watch::Sender<Option<String>>,
     scratch: PathBuf,
     asked_for: BTreeSet<PathBuf>,
+    /// What the identified ones were when they were asked.
+    stamps: BTreeMap<PathBuf, Stamp>,
     /// Compilers being identified; until the first ones are known no worker can be admitted for anything.
     identifying: usize,
     began: Instant,
@@ -317,9 +320,11 @@ impl Desk {
                 ..
             } => {}
             Heard::Broken { peer, reason } => self.say_worker(peer, &reason),
-            Heard::Identified(compiler) => {
+            Heard::Identified(identified) => {
                 self.identifying -= 1;
-                self.roster.handle_compiler(compiler);
+                let path = PathBuf::from(&identified.compiler.path);
+                self.stamps.insert(path, identified.stamp);
+                self.roster.handle_compiler(identified.compiler);
                 self.say_admissions();
                 for peer in self.roster.peers() {
                     self.tell_dispatch(peer);
@@ -354,11 +359,12 @@ impl Desk {
         tokio::spawn(conversation.run());
     }
 
-    /// Identifies a compiler, by all its names, in the background, once.
+    /// Identifies a compiler, by all its names, in the background: once, and again when it has changed.
     fn identify(&mut self, mut names: Vec<PathBuf>) {
-        names.retain(|name| {
-            !self.roster.knows(&name.to_string_lossy()) && self.asked_for.insert(name.clone())
-        });
+        for name in &names {
+            self.forget_changed(name);
+        }
+        names.retain(|name| self.asked_for.insert(name.clone()));
         self.identifying += names.len();
         let inbox = self.inbox.clone();
         let scratch = self.scratch.clone();
@@ -372,6 +378,19 @@ impl Desk {
                 drop(inbox.blocking_send(heard));
             }
         });
+    }
+
+    /// A session may outlive an upgrade of this machine's own compilers, and what is known of them.
+    fn forget_changed(&mut self, name: &PathBuf) {
+        let changed = |stamp: &Stamp| !stamp.is_current();
+        if self.stamps.get(name).is_some_and(changed) {
+            self.stamps.remove(name);
+            self.asked_for.remove(name);
+            self.roster.forget_compiler(&name.to_string_lossy());
+            for peer in self.roster.peers() {
+                self.tell_dispatch(peer);
+            }
+        }
     }
 
     fn views(&self) -> Vec<WorkerView> {

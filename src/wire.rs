@@ -61,6 +61,9 @@ pub struct Offer {
     pub slots: u32,
     /// The compilers that its distccd will run.
     pub compilers: Vec<CompilerIdentity>,
+    /// Some are still being asked: what is missing here may follow.
+    #[serde(default)]
+    pub looking: bool,
 }
 
 /// What a primary tells its worker.

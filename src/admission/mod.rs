@@ -18,6 +18,7 @@
 //! It may hang, flood, wait for input or leave children behind. Each call has a deadline, a limit on output, no input and a
 //! process group of its own that is killed whatever happened.
 
+mod catalogue;
 mod compare;
 #[cfg(test)]
 mod fake;
@@ -27,8 +28,11 @@ mod output;
 mod probe;
 mod prober;
 mod search;
+mod stamp;
 
+pub use catalogue::Catalogue;
 pub use compare::{Verdict, admit};
 pub use identity::CompilerIdentity;
-pub use prober::{IdentifyError, identify, identify_all, identify_group, one_compiler_each};
+pub use prober::{Identified, identify_group, one_compiler_each};
 pub use search::compilers_on_path;
+pub use stamp::Stamp;

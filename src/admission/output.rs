@@ -80,6 +80,14 @@ impl Output {
             .collect()
     }
 
+    /// The programs that work on a C file, as the driver names them: itself, if it tells, and those that it runs.
+    pub(super) fn programs(&self) -> Vec<String> {
+        let driver = self.configuration.lines();
+        let driver = driver.filter_map(|line| line.strip_prefix("COLLECT_GCC="));
+        let run = command_lines(&self.commands).filter_map(|line| words(line).into_iter().next());
+        driver.map(str::to_owned).chain(run).collect()
+    }
+
     /// gcc begins its version with the name it was called by (`cc (Debian 12.2.0-14) 12.2.0`): the driver's own name takes
     /// its place. clang says where it and its
     /// configuration lie; what that sets shows in the commands.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -18,7 +18,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    CompilerIdentity,
+    CompilerIdentity, Stamp,
     name::{CompilerName, Language},
     output::{Kind, Output},
     probe::{Call, DEADLINE, ProbeError},
@@ -26,7 +26,7 @@ use super::{
 
 /// A compiler that would not say who it is.
 #[derive(Debug, thiserror::Error)]
-pub enum IdentifyError {
+pub(super) enum IdentifyError {
     /// The path is relative, or not UTF-8, which neither distcc's protocol nor an offer can carry.
     #[error("{path} cannot name a compiler: give an absolute path in UTF-8")]
     Path {
@@ -77,15 +77,18 @@ pub enum IdentifyError {
     },
 }
 
-/// Asks the compiler at an absolute path who it is, in `scratch`, a private directory. Blocks, for 10 s a question at the
-/// most.
-pub fn identify(path: &Path, scratch: &Path) -> Result<CompilerIdentity, IdentifyError> {
-    Prober::new(DEADLINE, scratch).identify(path)
+/// A compiler that said who it is, and its files as they were then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identified {
+    /// What it said.
+    pub compiler: CompilerIdentity,
+    /// Driver, compiler proper, assembler, and what lies beside them.
+    pub stamp: Stamp,
 }
 
 /// Asks several compilers, as many at once as this machine has slots; names of one compiler are asked once. Those that cannot
 /// be identified are left out and explained in a warning each; the order is kept.
-pub fn identify_all(paths: &[PathBuf], scratch: &Path) -> (Vec<CompilerIdentity>, Vec<String>) {
+pub(super) fn identify_all(paths: &[PathBuf], scratch: &Path) -> (Vec<Identified>, Vec<String>) {
     let prober = Prober::new(DEADLINE, scratch);
     let groups = one_compiler_each(paths);
     let next = AtomicUsize::new(0);
@@ -117,8 +120,9 @@ pub fn identify_all(paths: &[PathBuf], scratch: &Path) -> (Vec<CompilerIdentity>
     (known, warnings)
 }
 
-/// Asks the one compiler that has all these names; an answer for each, or why there is none.
-pub fn identify_group(names: &[PathBuf], scratch: &Path) -> Vec<Result<CompilerIdentity, String>> {
+/// Asks the one compiler that has all these names, in `scratch`, a private directory; an answer for each, or why there is none.
+/// Blocks, for 10 s a question at the most.
+pub fn identify_group(names: &[PathBuf], scratch: &Path) -> Vec<Result<Identified, String>> {
     Prober::new(DEADLINE, scratch).identify_group(names)
 }
 
@@ -144,40 +148,43 @@ pub fn one_compiler_each(paths: &[PathBuf]) -> Vec<Vec<PathBuf>> {
 /// How compilers are asked.
 struct Prober<'a> {
     scratch: &'a Path,
+    /// PATH.
+    search: OsString,
     env: Vec<(OsString, OsString)>,
     deadline: Duration,
 }
 
 impl<'a> Prober<'a> {
     fn new(deadline: Duration, scratch: &'a Path) -> Self {
-        let mut env = clean_env(|name| {
-            #[expect(clippy::disallowed_methods, reason = "this is the shell of the room")]
-            env::var_os(name)
-        });
+        #[expect(clippy::disallowed_methods, reason = "this is the shell of the room")]
+        let var = |name: &str| env::var_os(name);
+        let mut env = clean_env(var);
         // What a compiler leaves behind goes with the directory.
         env.push(("TMPDIR".into(), scratch.into()));
         Self {
             scratch,
+            search: var("PATH").unwrap_or_default(),
             env,
             deadline,
         }
     }
 
-    fn identify_group(&self, names: &[PathBuf]) -> Vec<Result<CompilerIdentity, String>> {
+    fn identify_group(&self, names: &[PathBuf]) -> Vec<Result<Identified, String>> {
         let Some(first) = names.first() else {
             return Vec::new();
         };
-        let identity = self.identify(first).map_err(|error| error.to_string());
+        let identified = self.identify(first).map_err(|error| error.to_string());
         let named = |name: &PathBuf| {
-            let path = name.to_string_lossy().into_owned();
-            identity
-                .clone()
-                .map(|identity| CompilerIdentity { path, ..identity })
+            let mut one = identified.clone()?;
+            one.compiler.path = name.to_string_lossy().into_owned();
+            // A name may be made a link to something else.
+            one.stamp = one.stamp.and(name);
+            Ok(one)
         };
         names.iter().map(named).collect()
     }
 
-    fn identify(&self, path: &Path) -> Result<CompilerIdentity, IdentifyError> {
+    fn identify(&self, path: &Path) -> Result<Identified, IdentifyError> {
         let name = path.to_str().filter(|_| path.is_absolute());
         let Some(name) = name else {
             return Err(IdentifyError::Path {
@@ -198,14 +205,16 @@ impl<'a> Prober<'a> {
             },
         };
         let (kind, output) = interview.hold()?;
+        let stamp = Stamp::of(files(path, &output, &self.search));
         let canary = self.canary(&interview)?;
-        Ok(CompilerIdentity {
+        let compiler = CompilerIdentity {
             path: name.to_owned(),
             version: output.version_line(kind),
             target: output.target().to_owned(),
             fingerprint: output.fingerprint(kind),
             canary,
-        })
+        };
+        Ok(Identified { compiler, stamp })
     }
 
     /// Several compilers are asked in one directory: a file appears whole, whoever puts it there, and stays.
@@ -235,6 +244,21 @@ impl<'a> Prober<'a> {
             source,
         }
     }
+}
+
+/// The files that make a compiler what it is: itself, the programs that it runs, and the directories of these, where specs would
+/// lie. Not those of PATH, in which everybody's programs come and go.
+fn files(path: &Path, output: &Output, search: &OsStr) -> Vec<PathBuf> {
+    let searched: Vec<_> = env::split_paths(search).collect();
+    let mut files = vec![path.to_owned()];
+    // A bare name is looked for on PATH, as the driver does.
+    let programs = output.programs().into_iter();
+    for program in programs.filter_map(|program| which::which_in(program, Some(search), "/").ok()) {
+        let parent = program.parent().map(Path::to_owned);
+        files.extend(parent.filter(|parent| !searched.contains(parent)));
+        files.push(program);
+    }
+    files
 }
 
 /// Only what a compiler needs to start. What else a build sets (`GCC_EXEC_PREFIX`, `CPATH`, …) does not reach a worker's
@@ -345,7 +369,10 @@ mod tests {
     }
 
     fn identify_all(paths: &[PathBuf]) -> (Vec<CompilerIdentity>, Vec<String>) {
-        super::identify_all(paths, tempfile::tempdir().unwrap().path())
+        let scratch = tempfile::tempdir().unwrap();
+        let (identified, warnings) = super::identify_all(paths, scratch.path());
+        let compilers = identified.into_iter().map(|one| one.compiler);
+        (compilers.collect(), warnings)
     }
 
     fn impatiently(path: &Path) -> Result<CompilerIdentity, IdentifyError> {
@@ -353,7 +380,9 @@ mod tests {
     }
 
     fn asked_in_time(deadline: Duration, path: &Path) -> Result<CompilerIdentity, IdentifyError> {
-        Prober::new(deadline, tempfile::tempdir().unwrap().path()).identify(path)
+        let scratch = tempfile::tempdir().unwrap();
+        let identified = Prober::new(deadline, scratch.path()).identify(path)?;
+        Ok(identified.compiler)
     }
 
     #[test]

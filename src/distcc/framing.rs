@@ -113,6 +113,11 @@ impl RequestParser {
         self.version
     }
 
+    /// The arguments were fed.
+    pub fn has_arguments(&self) -> bool {
+        self.head_done()
+    }
+
     /// The arguments, once they were fed.
     pub fn arguments(&self) -> Arguments<'_> {
         Arguments { args: &self.args }

@@ -6,7 +6,7 @@ use tokio::{
 };
 
 use crate::{
-    admission::CompilerIdentity,
+    admission::Identified,
     node::Book,
     session::{Descriptor, PeerId},
     tunnel::{RecvStream, Tunnel},
@@ -21,7 +21,7 @@ pub(super) enum Heard {
     /// A worker said something that makes no sense; its conversation is over.
     Broken { peer: PeerId, reason: String },
     /// One of our compilers was identified.
-    Identified(CompilerIdentity),
+    Identified(Identified),
     /// One of our compilers could not be identified.
     Unidentified(String),
 }

@@ -1,6 +1,6 @@
 //! Who the workers are, what they offer, and for which of our compilers each is admitted: pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
     admission::{self, CompilerIdentity, Verdict},
@@ -16,7 +16,8 @@ use crate::{
 pub(super) struct Roster {
     workers: BTreeMap<PeerId, Worker>,
     compilers: BTreeMap<String, CompilerIdentity>,
-    said: BTreeSet<(String, String)>,
+    /// The last verdict on each worker and compiler that was said: why it was refused, if it was.
+    said: BTreeMap<(String, String), Option<String>>,
 }
 
 /// What a link told us.
@@ -111,9 +112,12 @@ impl Roster {
         }
     }
 
-    /// Whether a compiler was identified before.
-    pub(super) fn knows(&self, compiler: &str) -> bool {
-        self.compilers.contains_key(compiler)
+    /// One of our own compilers is not what it was.
+    pub(super) fn forget_compiler(&mut self, compiler: &str) {
+        self.compilers.remove(compiler);
+        for worker in self.workers.values_mut() {
+            worker.admit(&self.compilers);
+        }
     }
 
     /// What dispatch has to know of one worker.
@@ -145,7 +149,8 @@ impl Roster {
                 .iter()
                 .map(|(compiler, reason)| (compiler, Some(reason.clone())));
             for (compiler, refused) in admitted.chain(refused) {
-                if self.said.insert((name.clone(), compiler.clone())) {
+                let key = (name.clone(), compiler.clone());
+                if self.said.insert(key, refused.clone()) != Some(refused.clone()) {
                     news.push(Admission {
                         worker: name.clone(),
                         compiler: compiler.clone(),
@@ -239,6 +244,8 @@ impl Worker {
                 Verdict::Admitted { worker_path } => {
                     drop(self.admitted.insert(path.clone(), worker_path));
                 }
+                // It is asked itself at this moment, perhaps because it was replaced.
+                Verdict::Refused { .. } if offer.looking => {}
                 Verdict::Refused { reason } => drop(self.refused.insert(path.clone(), reason)),
             }
         }
@@ -277,6 +284,7 @@ mod tests {
             version: "0".into(),
             slots,
             compilers: vec![gcc(version)],
+            looking: false,
         }
     }
 
@@ -328,6 +336,30 @@ mod tests {
             "{news:?}"
         );
         assert!(roster.news().is_empty());
+    }
+
+    #[test]
+    fn a_compiler_that_is_replaced_is_withdrawn_silently_and_judged_when_it_was_asked() {
+        let mut roster = Roster::default();
+        let peer = PeerId([1; 32]);
+        roster.handle_link(link(LinkState::Up));
+        roster.handle_compiler(gcc("12"));
+        roster.handle_offer(peer, offer("12", 4));
+        assert_eq!(roster.news().len(), 1);
+        let looking = Offer {
+            compilers: Vec::new(),
+            looking: true,
+            ..offer("12", 4)
+        };
+        roster.handle_offer(peer, looking);
+        let update = roster.update(peer).unwrap();
+        assert!(update.admitted.is_empty() && update.refused.is_empty());
+        assert_eq!(roster.news(), []);
+        roster.handle_offer(peer, offer("13", 4));
+        assert_eq!(roster.update(peer).unwrap().refused.len(), 1);
+        assert!(roster.news()[0].refused.is_some());
+        roster.handle_offer(peer, offer("12", 4));
+        assert_eq!(roster.news()[0].refused, None, "it was put back");
     }
 
     #[test]

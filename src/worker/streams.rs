@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use crate::{
+    admission::Catalogue,
     distcc::{RelayError, relay},
     session::{Descriptor, PeerId},
     tunnel::{RecvStream, SendStream, Stream},
@@ -17,6 +18,8 @@ use crate::{
 /// What the streams share.
 pub(super) struct Desk {
     offers: watch::Sender<Offer>,
+    /// What was offered, to be looked at again for every job.
+    catalogue: watch::Sender<Catalogue>,
     leaving: watch::Sender<Option<String>>,
     running: watch::Sender<u32>,
     /// Whom the worker serves; others wait.
@@ -57,8 +60,10 @@ impl Desk {
     ) -> Self {
         let (leaving, _) = watch::channel(None);
         let (served, _) = watch::channel(None);
+        let (catalogue, _) = watch::channel(Catalogue::default());
         Self {
             offers,
+            catalogue,
             leaving,
             running,
             served,
@@ -72,6 +77,15 @@ impl Desk {
     pub(super) fn offer_slots(&self, slots: u32) {
         self.offers
             .send_if_modified(|offer| std::mem::replace(&mut offer.slots, slots) != slots);
+    }
+
+    /// Changes the offer's compilers; `looking` when some are being asked that may follow.
+    pub(super) fn offer_compilers(&self, catalogue: &Catalogue, looking: bool) {
+        self.catalogue.send_replace(catalogue.clone());
+        self.offers.send_modify(|offer| {
+            offer.compilers = catalogue.compilers();
+            offer.looking = looking;
+        });
     }
 
     /// Changes whom the worker serves.
@@ -156,7 +170,8 @@ impl Drop for Running<'_> {
 async fn job(desk: &Desk, send: SendStream, recv: RecvStream) {
     let outcome = {
         let _running = Running::begin(&desk.running);
-        relay(recv, send, desk.distccd).await
+        let vouches = |compiler: &str| desk.catalogue.borrow().vouches_for(compiler);
+        relay(recv, send, desk.distccd, vouches).await
     };
     if let Err(error) = outcome
         && !matches!(error, RelayError::Cancelled | RelayError::Send(_))

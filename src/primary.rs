@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     admission::{self, Stamp},
     dispatch::{BuildDesk, Dispatch, JobIo, Transport},
-    event::{BuildFeedback, BuildUpdate, Event, LinkChange, WorkerView},
+    event::{BuildFeedback, BuildUpdate, Compiler, Event, LinkChange, WorkerView},
     node::{Node, NodeConfig, NodeError, NodeEvents},
     rendezvous::Notice,
     session::{PeerId, Role},
@@ -69,7 +69,8 @@ pub struct Ended;
 
 enum Ask {
     Views(oneshot::Sender<Vec<WorkerView>>),
-    Compiler(PathBuf),
+    Refusals(oneshot::Sender<Vec<Event>>),
+    Compiler(Compiler),
     Stop(String),
 }
 
@@ -105,11 +106,12 @@ impl Primary {
             scratch: config.scratch,
             asked_for: BTreeSet::new(),
             stamps: BTreeMap::new(),
+            targets: watch::channel(BTreeSet::new()).0,
             identifying: 0,
             began: now(),
         };
         for names in admission::one_compiler_each(&config.compilers) {
-            desk.identify(names);
+            desk.identify(names, None);
         }
         let task = tokio::spawn(desk.run(events, asked, heard));
         Ok(Self { handle, task })
@@ -150,6 +152,14 @@ impl PrimaryHandle {
         self.incidents.borrow().iter().rev().cloned().collect()
     }
 
+    /// Which workers are refused for which compilers now, for who comes late.
+    pub async fn refusals(&self) -> Result<Vec<Event>, Ended> {
+        let (reply, refusals) = oneshot::channel();
+        let ask = Ask::Refusals(reply);
+        self.asks.send(ask).await.map_err(|_| Ended)?;
+        refusals.await.map_err(|_| Ended)
+    }
+
     /// Opens the ports of one build.
     pub fn open_build(&self, updates: mpsc::Sender<BuildUpdate>) -> io::Result<BuildDesk> {
         self.dispatch.open_build(updates)
@@ -158,7 +168,7 @@ impl PrimaryHandle {
     /// Passes on what a build says.
     pub async fn feedback(&self, desk: &BuildDesk, feedback: BuildFeedback) {
         if let BuildFeedback::CompilerSeen { compiler } = &feedback {
-            drop(self.asks.send(Ask::Compiler(PathBuf::from(compiler))).await);
+            drop(self.asks.send(Ask::Compiler(compiler.clone())).await);
         }
         desk.feedback(feedback);
     }
@@ -175,9 +185,11 @@ struct Desk {
     inbox: mpsc::Sender<Heard>,
     goodbye: watch::Sender<Option<String>>,
     scratch: PathBuf,
-    asked_for: BTreeSet<PathBuf>,
+    asked_for: BTreeSet<Compiler>,
     /// What the identified ones were when they were asked.
-    stamps: BTreeMap<PathBuf, Stamp>,
+    stamps: BTreeMap<Compiler, Stamp>,
+    /// The targets that builds have named.
+    targets: watch::Sender<BTreeSet<String>>,
     /// Compilers being identified; until the first ones are known no worker can be admitted for anything.
     identifying: usize,
     began: Instant,
@@ -210,7 +222,13 @@ impl Desk {
                 Input::Notice(notice) => self.incident(notice.to_string()),
                 Input::Heard(heard) => self.handle_heard(heard),
                 Input::Ask(Ask::Views(reply)) => drop(reply.send(self.views())),
-                Input::Ask(Ask::Compiler(path)) => self.identify(vec![path]),
+                Input::Ask(Ask::Refusals(reply)) => {
+                    let refusals = self.roster.refusals().map(Event::Admission);
+                    drop(reply.send(refusals.collect()));
+                }
+                Input::Ask(Ask::Compiler(Compiler { path, target })) => {
+                    self.identify(vec![path.into()], target);
+                }
                 Input::Ask(Ask::Stop(reason)) => {
                     self.goodbye.send_replace(Some(reason));
                     break;
@@ -320,11 +338,13 @@ impl Desk {
                 ..
             } => {}
             Heard::Broken { peer, reason } => self.say_worker(peer, &reason),
-            Heard::Identified(identified) => {
+            Heard::Identified {
+                compiler,
+                identified,
+            } => {
                 self.identifying -= 1;
-                let path = PathBuf::from(&identified.compiler.path);
-                self.stamps.insert(path, identified.stamp);
-                self.roster.handle_compiler(identified.compiler);
+                self.stamps.insert(compiler.clone(), identified.stamp);
+                self.roster.handle_compiler(compiler, identified.compiler);
                 self.say_admissions();
                 for peer in self.roster.peers() {
                     self.tell_dispatch(peer);
@@ -354,39 +374,54 @@ impl Desk {
             inbox: self.inbox.clone(),
             me: self.node.tunnel.descriptor(),
             book: self.node.book(),
+            targets: self.targets.subscribe(),
             goodbye: self.goodbye.subscribe(),
         };
         tokio::spawn(conversation.run());
     }
 
     /// Identifies a compiler, by all its names, in the background: once, and again when it has changed.
-    fn identify(&mut self, mut names: Vec<PathBuf>) {
+    fn identify(&mut self, mut names: Vec<PathBuf>, target: Option<String>) {
+        let called = |name: &PathBuf| Compiler {
+            path: name.to_string_lossy().into_owned(),
+            target: target.clone(),
+        };
         for name in &names {
-            self.forget_changed(name);
+            self.forget_changed(&called(name));
         }
-        names.retain(|name| self.asked_for.insert(name.clone()));
+        names.retain(|name| self.asked_for.insert(called(name)));
         self.identifying += names.len();
+        // The workers' compilers answer at the same time as ours.
+        self.targets
+            .send_if_modified(|targets| target.clone().is_some_and(|new| targets.insert(new)));
         let inbox = self.inbox.clone();
         let scratch = self.scratch.clone();
         tokio::task::spawn_blocking(move || {
-            let identities = admission::identify_group(&names, &scratch);
-            for (name, identity) in names.into_iter().zip(identities) {
-                let heard = identity.map_or_else(
-                    |why| Heard::Unidentified(format!("{} stays local: {why}", name.display())),
-                    Heard::Identified,
-                );
+            let answers = admission::identify_group(&names, target.as_deref(), &scratch);
+            for (name, answer) in names.into_iter().zip(answers) {
+                let compiler = Compiler {
+                    path: name.to_string_lossy().into_owned(),
+                    target: target.clone(),
+                };
+                let heard = match answer {
+                    Ok(identified) => Heard::Identified {
+                        compiler,
+                        identified,
+                    },
+                    Err(why) => Heard::Unidentified(format!("{compiler} stays local: {why}")),
+                };
                 drop(inbox.blocking_send(heard));
             }
         });
     }
 
     /// A session may outlive an upgrade of this machine's own compilers, and what is known of them.
-    fn forget_changed(&mut self, name: &PathBuf) {
+    fn forget_changed(&mut self, compiler: &Compiler) {
         let changed = |stamp: &Stamp| !stamp.is_current();
-        if self.stamps.get(name).is_some_and(changed) {
-            self.stamps.remove(name);
-            self.asked_for.remove(name);
-            self.roster.forget_compiler(&name.to_string_lossy());
+        if self.stamps.get(compiler).is_some_and(changed) {
+            self.stamps.remove(compiler);
+            self.asked_for.remove(compiler);
+            self.roster.forget_compiler(compiler);
             for peer in self.roster.peers() {
                 self.tell_dispatch(peer);
             }

@@ -4,6 +4,8 @@
 //! message is one line of JSON ([`ToPrimary`], [`ToWorker`]); unknown messages and fields are ignored, so that versions can
 //! differ by a little. A job stream carries one distcc request, and back one distcc response.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{admission::CompilerIdentity, session::Descriptor};
@@ -59,8 +61,11 @@ pub struct Offer {
     pub version: String,
     /// Compiles at once; 0 while distccd is not healthy.
     pub slots: u32,
-    /// The compilers that its distccd will run.
+    /// The compilers that its distccd will run, as they are by default.
     pub compilers: Vec<CompilerIdentity>,
+    /// The same as they are for the targets that the primary named; a target that is missing was not asked for yet.
+    #[serde(default)]
+    pub targets: BTreeMap<String, Vec<CompilerIdentity>>,
     /// Some are still being asked: what is missing here may follow.
     #[serde(default)]
     pub looking: bool,
@@ -77,6 +82,11 @@ pub enum ToWorker {
     },
     /// Somebody's descriptor, the primary's own or another worker's: who may have to relay is known without the rendezvous.
     Met(Box<Descriptor>),
+    /// The build compiles for this target: offer what the compilers are for it.
+    Target {
+        /// As the build's arguments name it.
+        target: String,
+    },
     /// The primary is done.
     Goodbye {
         /// Why, for a person.

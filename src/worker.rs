@@ -9,7 +9,7 @@ mod primaries;
 mod slots;
 mod streams;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -31,7 +31,7 @@ use crate::{
 use compilers::Keeper;
 use primaries::Primaries;
 use slots::Slots;
-use streams::{Desk, PrimarySaid};
+use streams::{Desk, PrimarySaid, Talk};
 
 /// Everything a worker has to be told.
 pub struct WorkerConfig {
@@ -80,16 +80,18 @@ pub async fn run(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         slots: 0,
         compilers: Vec::new(),
+        targets: BTreeMap::new(),
         looking: false,
     });
     let (said, hears) = mpsc::channel(QUEUE);
+    let (targets, wanted) = mpsc::channel(QUEUE);
     let serving = Serving {
         desk: Arc::new(Desk::new(
             offers,
             node.tunnel.descriptor(),
             config.daemon.addr(),
             config.daemon.jobs(),
-            said,
+            Talk { said, targets },
         )),
         slots: Slots::new(config.slots),
         once: config.once,
@@ -107,6 +109,7 @@ pub async fn run(
     let mut daemon = config.daemon;
     let keeper = Keeper {
         catalogue: config.compilers,
+        wanted,
         desk: Arc::clone(&serving.desk),
         allowed: daemon.allowed(),
         news: serving.news.clone(),

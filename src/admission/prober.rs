@@ -88,8 +88,12 @@ pub struct Identified {
 
 /// Asks several compilers, as many at once as this machine has slots; names of one compiler are asked once. Those that cannot
 /// be identified are left out and explained in a warning each; the order is kept.
-pub(super) fn identify_all(paths: &[PathBuf], scratch: &Path) -> (Vec<Identified>, Vec<String>) {
-    let prober = Prober::new(DEADLINE, scratch);
+pub(super) fn identify_all(
+    paths: &[PathBuf],
+    target: Option<&str>,
+    scratch: &Path,
+) -> (Vec<Identified>, Vec<String>) {
+    let prober = Prober::new(DEADLINE, scratch).for_target(target);
     let groups = one_compiler_each(paths);
     let next = AtomicUsize::new(0);
     let answers = Mutex::new(BTreeMap::new());
@@ -120,10 +124,15 @@ pub(super) fn identify_all(paths: &[PathBuf], scratch: &Path) -> (Vec<Identified
     (known, warnings)
 }
 
-/// Asks the one compiler that has all these names, in `scratch`, a private directory; an answer for each, or why there is none.
-/// Blocks, for 10 s a question at the most.
-pub fn identify_group(names: &[PathBuf], scratch: &Path) -> Vec<Result<Identified, String>> {
-    Prober::new(DEADLINE, scratch).identify_group(names)
+/// Asks the one compiler that has all these names, for a target or for its default, in `scratch`, a private directory; an answer
+/// for each, or why there is none. Blocks, for 10 s a question at the most.
+pub fn identify_group(
+    names: &[PathBuf],
+    target: Option<&str>,
+    scratch: &Path,
+) -> Vec<Result<Identified, String>> {
+    let prober = Prober::new(DEADLINE, scratch).for_target(target);
+    prober.identify_group(names)
 }
 
 /// Puts together the names that lead to one file and make it behave the same: `cc`, `gcc` and `gcc-12`, but not `clang` and
@@ -152,6 +161,8 @@ struct Prober<'a> {
     search: OsString,
     env: Vec<(OsString, OsString)>,
     deadline: Duration,
+    /// Comes before everything that a compiler is asked.
+    target: Option<String>,
 }
 
 impl<'a> Prober<'a> {
@@ -166,7 +177,13 @@ impl<'a> Prober<'a> {
             search: var("PATH").unwrap_or_default(),
             env,
             deadline,
+            target: None,
         }
+    }
+
+    fn for_target(self, target: Option<&str>) -> Self {
+        let target = target.map(|target| format!("--target={target}"));
+        Self { target, ..self }
     }
 
     fn identify_group(&self, names: &[PathBuf]) -> Vec<Result<Identified, String>> {
@@ -203,6 +220,7 @@ impl<'a> Prober<'a> {
                 env: &self.env,
                 deadline: self.deadline,
             },
+            target: self.target.as_deref(),
         };
         let (kind, output) = interview.hold()?;
         let stamp = Stamp::of(files(path, &output, &self.search));
@@ -283,6 +301,7 @@ const CANARY_TEXT: &str = include_str!("canary.i");
 /// The questions to one compiler.
 struct Interview<'a> {
     call: Call<'a>,
+    target: Option<&'a str>,
 }
 
 impl Interview<'_> {
@@ -307,6 +326,12 @@ impl Interview<'_> {
     }
 
     fn ask(&self, args: &[&str]) -> Result<String, IdentifyError> {
+        let args: Vec<_> = self
+            .target
+            .into_iter()
+            .chain(args.iter().copied())
+            .collect();
+        let args = args.as_slice();
         let ended = self
             .call
             .run(args)
@@ -370,7 +395,7 @@ mod tests {
 
     fn identify_all(paths: &[PathBuf]) -> (Vec<CompilerIdentity>, Vec<String>) {
         let scratch = tempfile::tempdir().unwrap();
-        let (identified, warnings) = super::identify_all(paths, scratch.path());
+        let (identified, warnings) = super::identify_all(paths, None, scratch.path());
         let compilers = identified.into_iter().map(|one| one.compiler);
         (compilers.collect(), warnings)
     }

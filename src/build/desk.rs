@@ -15,7 +15,7 @@ use super::processes::Processes;
 use super::record::Said;
 use super::{BuildNews, BuildOptions};
 use crate::event::{
-    BuildFeedback, BuildUpdate, CompileSeen, JobOutcome, JobRecord, LinkState, Load,
+    BuildFeedback, BuildUpdate, CompileSeen, Compiler, JobOutcome, JobRecord, LinkState, Load,
 };
 use crate::machine::memory::{affordable, available_kib};
 
@@ -49,9 +49,9 @@ pub(super) struct Desk {
     root: u32,
     /// Workers that are suspect, and since when.
     silent: BTreeMap<String, Instant>,
-    known: BTreeSet<String>,
+    known: BTreeSet<Compiler>,
     noticed: BTreeSet<String>,
-    refused: BTreeSet<String>,
+    refused: BTreeSet<Compiler>,
     /// What dispatch has not yet taken.
     outbox: VecDeque<BuildFeedback>,
     feedback: mpsc::Sender<BuildFeedback>,
@@ -127,7 +127,7 @@ impl Desk {
         self.tell(BuildNews::Seen(seen));
     }
 
-    fn note_compiler(&mut self, compiler: String) {
+    fn note_compiler(&mut self, compiler: Compiler) {
         if self.known.insert(compiler.clone()) {
             self.outbox
                 .push_back(BuildFeedback::CompilerSeen { compiler });

@@ -18,6 +18,8 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::Compiler;
+
 const TOOLS: &[&str] = &["make", "gmake", "ninja", "cmake"];
 const COMPILERS: &[&str] = &["cc", "c++", "gcc", "g++", "clang", "clang++"];
 
@@ -36,7 +38,7 @@ pub struct State {
     /// Slots of all live workers.
     pub capacity: u32,
     /// Compilers that some live worker is admitted for.
-    pub compilers: BTreeSet<String>,
+    pub compilers: BTreeSet<Compiler>,
     /// Ask ccache before distcc.
     pub ccache: bool,
     /// Hand the launcher to CMake trees that were configured without it.

@@ -131,7 +131,7 @@ impl BuildDesk {
                 lock(&self.shared.state).handle_hand_back(self.id, jobs, now());
             }
             // Admission's subject: the role forwards it there.
-            BuildFeedback::CompilerSeen { compiler } => tracing::debug!(compiler, "compiler seen"),
+            BuildFeedback::CompilerSeen { compiler } => tracing::debug!(%compiler, "compiler seen"),
         }
     }
 

@@ -111,7 +111,7 @@ impl<V: Fn(&str) -> bool> Gate<V> {
         if !parser.has_arguments() {
             return Ok(());
         }
-        let compiler = parser.arguments().compiler();
+        let compiler = parser.arguments().compiler().path;
         self.compiler.get_or_init(|| compiler);
         self.check()
     }

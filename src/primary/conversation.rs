@@ -1,5 +1,7 @@
 //! The control stream to one worker, from the primary's side.
 
+use std::collections::BTreeSet;
+
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     sync::{mpsc, watch},
@@ -7,6 +9,7 @@ use tokio::{
 
 use crate::{
     admission::Identified,
+    event::Compiler,
     node::Book,
     session::{Descriptor, PeerId},
     tunnel::{RecvStream, Tunnel},
@@ -21,7 +24,10 @@ pub(super) enum Heard {
     /// A worker said something that makes no sense; its conversation is over.
     Broken { peer: PeerId, reason: String },
     /// One of our compilers was identified.
-    Identified(Identified),
+    Identified {
+        compiler: Compiler,
+        identified: Identified,
+    },
     /// One of our compilers could not be identified.
     Unidentified(String),
 }
@@ -34,6 +40,8 @@ pub(super) struct Conversation {
     /// Our own descriptor, and everybody else's: the worker hears of each, once a version.
     pub(super) me: watch::Receiver<Descriptor>,
     pub(super) book: watch::Receiver<Book>,
+    /// The targets that builds name: the worker hears of each once.
+    pub(super) targets: watch::Receiver<BTreeSet<String>>,
     pub(super) goodbye: watch::Receiver<Option<String>>,
 }
 
@@ -67,12 +75,23 @@ impl Conversation {
         }
         let mut lines = BufReader::new(stream.recv);
         let mut told = Book::new();
+        let mut named = BTreeSet::new();
         self.book.mark_changed();
+        self.targets.mark_changed();
         loop {
             tokio::select! {
                 Ok(()) = self.book.changed() => {
                     let news = news(&self.book.borrow_and_update(), self.peer, &mut told);
                     if stream.send.write_all(&news).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Ok(()) = self.targets.changed() => {
+                    let targets = self.targets.borrow_and_update().clone();
+                    let new = targets.difference(&named).cloned();
+                    let lines: Vec<u8> = new.flat_map(|target| line(&ToWorker::Target { target })).collect();
+                    named = targets;
+                    if stream.send.write_all(&lines).await.is_err() {
                         return Ok(());
                     }
                 }

@@ -13,6 +13,8 @@ use crate::admission::Catalogue;
 /// Looks after the offer's compilers.
 pub(super) struct Keeper {
     pub(super) catalogue: Catalogue,
+    /// Targets that the primary's builds name.
+    pub(super) wanted: mpsc::Receiver<String>,
     pub(super) desk: Arc<Desk>,
     /// What distccd may run.
     pub(super) allowed: watch::Sender<Vec<PathBuf>>,
@@ -24,8 +26,11 @@ impl Keeper {
     pub(super) async fn run(mut self) {
         let mut pause = LOOK;
         loop {
-            sleep(pause).await;
-            if pause == LOOK && self.catalogue.is_current() {
+            let worth_it = tokio::select! {
+                Some(target) = self.wanted.recv() => self.catalogue.want(target),
+                () = sleep(pause) => pause == RETRY || !self.catalogue.is_current(),
+            };
+            if !worth_it {
                 continue;
             }
             let troubled = self.renew().await;

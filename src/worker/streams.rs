@@ -28,6 +28,7 @@ pub(super) struct Desk {
     me: watch::Receiver<Descriptor>,
     distccd: SocketAddr,
     said: mpsc::Sender<PrimarySaid>,
+    targets: mpsc::Sender<String>,
 }
 
 /// The primary that has this worker.
@@ -35,6 +36,13 @@ pub(super) struct Desk {
 pub(super) struct Served {
     pub(super) peer: PeerId,
     pub(super) name: String,
+}
+
+/// Where streams pass on what they hear.
+pub(super) struct Talk {
+    pub(super) said: mpsc::Sender<PrimarySaid>,
+    /// Targets that builds name.
+    pub(super) targets: mpsc::Sender<String>,
 }
 
 /// What streams tell the role.
@@ -56,7 +64,7 @@ impl Desk {
         me: watch::Receiver<Descriptor>,
         distccd: SocketAddr,
         running: watch::Sender<u32>,
-        said: mpsc::Sender<PrimarySaid>,
+        talk: Talk,
     ) -> Self {
         let (leaving, _) = watch::channel(None);
         let (served, _) = watch::channel(None);
@@ -69,7 +77,8 @@ impl Desk {
             served,
             me,
             distccd,
-            said,
+            said: talk.said,
+            targets: talk.targets,
         }
     }
 
@@ -84,6 +93,7 @@ impl Desk {
         self.catalogue.send_replace(catalogue.clone());
         self.offers.send_modify(|offer| {
             offer.compilers = catalogue.compilers();
+            offer.targets = catalogue.targets();
             offer.looking = looking;
         });
     }
@@ -208,6 +218,11 @@ async fn control(desk: &Desk, peer: PeerId, mut send: SendStream, recv: RecvStre
                 let said = match read {
                     Ok(ToWorker::Goodbye { reason }) => PrimarySaid::Goodbye { reason },
                     Ok(ToWorker::Hello { .. } | ToWorker::Unknown) => { text.clear(); continue }
+                    Ok(ToWorker::Target { target }) => {
+                        text.clear();
+                        drop(desk.targets.send(target).await);
+                        continue;
+                    }
                     Ok(ToWorker::Met(descriptor)) => {
                         text.clear();
                         drop(desk.said.send(PrimarySaid::Met(descriptor)).await);

@@ -14,4 +14,6 @@ mod forms;
 mod mishaps;
 mod networks;
 mod primaries;
+mod targets;
+mod toolbox;
 mod workers;

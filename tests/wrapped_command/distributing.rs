@@ -303,6 +303,6 @@ async fn a_ccache_masquerade_on_path_is_skipped_and_said() {
     let told = stage.build("gcc -c a.c", 0).await;
     assert!(told.noticed("say --ccache"));
     let real = which("gcc");
-    let is = |news: &BuildNews| matches!(news, BuildNews::Seen(seen) if seen.compiler == real);
+    let is = |news: &BuildNews| matches!(news, BuildNews::Seen(seen) if seen.compiler.path == real);
     assert!(told.news.iter().any(is));
 }

@@ -160,7 +160,15 @@ impl Worker {
     }
 
     pub(crate) fn set_state(&self, state: LinkState) {
-        let compilers = ["gcc", "clang"].map(|name| (which(name), name.to_owned()));
+        let called = [
+            ("gcc", ""),
+            ("clang", ""),
+            ("clang", " --target=aarch64-linux-gnu"),
+        ];
+        let compilers = called.map(|(name, target)| {
+            let compiler = format!("{}{target}", which(name)).into();
+            (compiler, name.to_owned())
+        });
         let update = WorkerUpdate {
             peer: PeerId([1; 32]),
             name: "w1".parse().unwrap(),

@@ -9,7 +9,8 @@ use super::super::arguments::{Class, classify, for_distcc};
 use super::super::layout::State;
 use super::super::record::{Said, say};
 use super::{Place, execute, texts};
-use crate::event::{CompileSeen, Route};
+use crate::distcc::target;
+use crate::event::{CompileSeen, Compiler, Route};
 
 /// Becomes distcc, ccache or the compiler.
 pub(super) fn compile(named: &Path, args: Vec<OsString>, place: Option<&Place>) -> ! {
@@ -59,7 +60,10 @@ pub(super) fn after_cache(named: &Path, args: Vec<OsString>, place: &Place) -> !
 }
 
 fn judge(real: &Path, words: &[String], state: &State) -> CompileSeen {
-    let compiler = real.to_string_lossy().into_owned();
+    let compiler = Compiler {
+        path: real.to_string_lossy().into_owned(),
+        target: target(words.iter().map(String::as_str)).map(str::to_owned),
+    };
     let (route, source) = match classify(words) {
         Class::NotACompile => (Route::NotACompile, None),
         Class::Local(reason) => (Route::Local(reason), None),

@@ -85,11 +85,26 @@ pub fn prepare(dir: &Path, exe: &Path, path: &OsStr) -> io::Result<()> {
     for sub in ["compilers", "tools", "prefix", "distcc/lock", "makes"] {
         std::fs::create_dir_all(dir.join(sub))?;
     }
+    link_names(dir, exe, path)?;
+    link(exe, &dir.join("prefix/distcc"))
+}
+
+/// Makes the links to `exe` that are missing.
+pub fn link_names(dir: &Path, exe: &Path, path: &OsStr) -> io::Result<()> {
     for name in names_on(path) {
         let sub = if is_tool(&name) { "tools" } else { "compilers" };
         link(exe, &dir.join(sub).join(name))?;
     }
-    link(exe, &dir.join("prefix/distcc"))
+    Ok(())
+}
+
+/// PATH with our links first.
+#[must_use]
+pub fn masked_path(path: &OsStr, dir: &Path) -> OsString {
+    let plain = plain_path(path, dir);
+    let shims = [dir.join("tools"), dir.join("compilers")].into_iter();
+    let masked = std::env::join_paths(shims.chain(std::env::split_paths(&plain)));
+    masked.unwrap_or_else(|_| path.to_owned())
 }
 
 fn link(exe: &Path, at: &Path) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::process::Command;
 use super::super::arguments::{Class, classify, for_distcc};
 use super::super::layout::State;
 use super::super::record::{Said, say};
-use super::{Place, execute, texts};
+use super::{Place, WITHIN, execute, texts};
 use crate::distcc::target;
 use crate::event::{CompileSeen, Compiler, Route};
 
@@ -35,7 +35,7 @@ pub(super) fn compile(named: &Path, args: Vec<OsString>, place: Option<&Place>) 
     if remote {
         let _ = distcc(&real, words, place).exec();
     }
-    execute(Command::new(real).args(args))
+    execute(Command::new(real).args(args).env(WITHIN, "1"))
 }
 
 /// ccache did not have it, and calls us as its prefix.

@@ -16,4 +16,5 @@ mod networks;
 mod primaries;
 mod targets;
 mod toolbox;
+mod toolchains;
 mod workers;

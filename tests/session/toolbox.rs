@@ -54,6 +54,11 @@ impl Toolbox {
         fs::rename(new, &path).unwrap();
         path
     }
+
+    /// A compiler of this machine in `bin`, under whatever name.
+    pub fn link(&self, real: &Path, name: &str) {
+        symlink(real, self.at("bin").join(name)).unwrap();
+    }
 }
 
 fn is_compiler(name: &str) -> bool {

@@ -4,11 +4,12 @@
 //! request of the control socket), changes the roster, and tells dispatch and whoever watches. Each live worker has one
 //! control stream, read by a task of its own that only forwards what it hears.
 
+mod compilers;
 mod conversation;
 mod roster;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io,
     path::PathBuf,
     pin::Pin,
@@ -23,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    admission::{self, Stamp},
+    admission::{self, Identified},
     dispatch::{BuildDesk, Dispatch, JobIo, Transport},
     event::{BuildFeedback, BuildUpdate, Compiler, Event, LinkChange, WorkerView},
     node::{Node, NodeConfig, NodeError, NodeEvents},
@@ -33,6 +34,7 @@ use crate::{
     wire::{StreamKind, ToPrimary},
 };
 
+use compilers::Compilers;
 use conversation::Heard;
 use roster::{LinkNews, Roster};
 
@@ -101,13 +103,9 @@ impl Primary {
             events: broadcast,
             recent,
             ready: ready_now,
+            compilers: Compilers::new(config.scratch, inbox.clone()),
             inbox,
             goodbye: watch::channel(None).0,
-            scratch: config.scratch,
-            asked_for: BTreeSet::new(),
-            stamps: BTreeMap::new(),
-            targets: watch::channel(BTreeSet::new()).0,
-            identifying: 0,
             began: now(),
         };
         for names in admission::one_compiler_each(&config.compilers) {
@@ -184,14 +182,7 @@ struct Desk {
     ready: watch::Sender<u32>,
     inbox: mpsc::Sender<Heard>,
     goodbye: watch::Sender<Option<String>>,
-    scratch: PathBuf,
-    asked_for: BTreeSet<Compiler>,
-    /// What the identified ones were when they were asked.
-    stamps: BTreeMap<Compiler, Stamp>,
-    /// The targets that builds have named.
-    targets: watch::Sender<BTreeSet<String>>,
-    /// Compilers being identified; until the first ones are known no worker can be admitted for anything.
-    identifying: usize,
+    compilers: Compilers,
     began: Instant,
 }
 
@@ -338,27 +329,12 @@ impl Desk {
                 ..
             } => {}
             Heard::Broken { peer, reason } => self.say_worker(peer, &reason),
-            Heard::Identified {
-                compiler,
-                identified,
-            } => {
-                self.identifying -= 1;
-                self.stamps.insert(compiler.clone(), identified.stamp);
-                self.roster.handle_compiler(compiler, identified.compiler);
-                self.say_admissions();
-                for peer in self.roster.peers() {
-                    self.tell_dispatch(peer);
-                }
-            }
-            Heard::Unidentified(reason) => {
-                self.identifying -= 1;
-                self.incident(reason);
-            }
+            Heard::Asked { compiler, answer } => self.handle_answer(compiler, answer),
         }
     }
 
     fn tell_ready(&self) {
-        let now = if self.identifying == 0 {
+        let now = if self.compilers.are_known() {
             self.roster.ready()
         } else {
             0
@@ -374,57 +350,32 @@ impl Desk {
             inbox: self.inbox.clone(),
             me: self.node.tunnel.descriptor(),
             book: self.node.book(),
-            targets: self.targets.subscribe(),
+            targets: self.compilers.targets(),
             goodbye: self.goodbye.subscribe(),
         };
         tokio::spawn(conversation.run());
     }
 
-    /// Identifies a compiler, by all its names, in the background: once, and again when it has changed.
-    fn identify(&mut self, mut names: Vec<PathBuf>, target: Option<String>) {
-        let called = |name: &PathBuf| Compiler {
-            path: name.to_string_lossy().into_owned(),
-            target: target.clone(),
-        };
-        for name in &names {
-            self.forget_changed(&called(name));
+    fn identify(&mut self, names: Vec<PathBuf>, target: Option<String>) {
+        for changed in self.compilers.ask(names, target) {
+            self.roster.forget_compiler(&changed);
+            self.tell_dispatch_all();
         }
-        names.retain(|name| self.asked_for.insert(called(name)));
-        self.identifying += names.len();
-        // The workers' compilers answer at the same time as ours.
-        self.targets
-            .send_if_modified(|targets| target.clone().is_some_and(|new| targets.insert(new)));
-        let inbox = self.inbox.clone();
-        let scratch = self.scratch.clone();
-        tokio::task::spawn_blocking(move || {
-            let answers = admission::identify_group(&names, target.as_deref(), &scratch);
-            for (name, answer) in names.into_iter().zip(answers) {
-                let compiler = Compiler {
-                    path: name.to_string_lossy().into_owned(),
-                    target: target.clone(),
-                };
-                let heard = match answer {
-                    Ok(identified) => Heard::Identified {
-                        compiler,
-                        identified,
-                    },
-                    Err(why) => Heard::Unidentified(format!("{compiler} stays local: {why}")),
-                };
-                drop(inbox.blocking_send(heard));
-            }
-        });
     }
 
-    /// A session may outlive an upgrade of this machine's own compilers, and what is known of them.
-    fn forget_changed(&mut self, compiler: &Compiler) {
-        let changed = |stamp: &Stamp| !stamp.is_current();
-        if self.stamps.get(compiler).is_some_and(changed) {
-            self.stamps.remove(compiler);
-            self.asked_for.remove(compiler);
-            self.roster.forget_compiler(compiler);
-            for peer in self.roster.peers() {
-                self.tell_dispatch(peer);
+    fn handle_answer(&mut self, compiler: Compiler, answer: Result<Identified, String>) {
+        let stamp = answer
+            .as_ref()
+            .ok()
+            .map(|identified| identified.stamp.clone());
+        self.compilers.handle_answer(&compiler, stamp);
+        match answer {
+            Ok(identified) => {
+                self.roster.handle_compiler(compiler, identified.compiler);
+                self.say_admissions();
+                self.tell_dispatch_all();
             }
+            Err(why) => self.incident(format!("{compiler} stays local: {why}")),
         }
     }
 
@@ -437,6 +388,12 @@ impl Desk {
             .collect();
         self.roster
             .views(|name| answered.get(name).copied().unwrap_or_default())
+    }
+
+    fn tell_dispatch_all(&self) {
+        for peer in self.roster.peers() {
+            self.tell_dispatch(peer);
+        }
     }
 
     fn tell_dispatch(&self, peer: PeerId) {

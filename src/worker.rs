@@ -113,6 +113,7 @@ pub async fn run(
         desk: Arc::clone(&serving.desk),
         allowed: daemon.allowed(),
         news: serving.news.clone(),
+        troubles: Vec::new(),
     };
     let keeping = tokio::spawn(keeper.run());
     let reason = serving.run(&node, events, hears, &mut daemon, stop).await;

@@ -62,14 +62,15 @@ impl Catalogue {
         self.known.contains_key(path) && answers.all(|known| known.stamp.is_current())
     }
 
-    /// Forgets the compilers that have changed; [`Catalogue::renew`] asks them anew.
-    pub fn retire(&mut self) {
-        for known in [&mut self.known]
-            .into_iter()
-            .chain(self.targets.values_mut())
-        {
+    /// Forgets the compilers that have changed, and returns whether there are any; [`Catalogue::renew`] asks them anew.
+    pub fn retire(&mut self) -> bool {
+        let count = |catalogue: &Self| catalogue.answers().map(BTreeMap::len).sum::<usize>();
+        let before = count(self);
+        let default = [&mut self.known].into_iter();
+        for known in default.chain(self.targets.values_mut()) {
             known.retain(|_, known| known.stamp.is_current());
         }
+        count(self) < before
     }
 
     /// Finds and asks those that are not known. Warns as [`Catalogue::find`] does. Blocks.

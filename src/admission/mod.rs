@@ -1,7 +1,7 @@
 //! The check that a worker compiles what the primary would.
 //!
 //! Before a worker gets a job with a given compiler, its compiler's [`CompilerIdentity`] is compared with the primary's.
-//! Both sides make identities in the same way, by [`identify`]; the worker offers those of [`compilers_on_path`], and for
+//! Both sides make identities in the same way; the worker offers those of its [`Catalogue`], and for
 //! each compiler of the build the primary asks [`admit`].
 //!
 //! # What is identity

@@ -135,8 +135,8 @@ pub fn identify_group(
     prober.identify_group(names)
 }
 
-/// Puts together the names that lead to one file and make it behave the same: `cc`, `gcc` and `gcc-12`, but not `clang` and
-/// `clang++`, which are one file and two languages, nor a name with a target's prefix, which may be another default target.
+/// Puts together the names that lead to one file and make it behave the same: `cc`, `gcc` and `x86_64-linux-gnu-gcc-12`, but not
+/// `clang` and `clang++`, which are one file and two languages, nor a name with a target's prefix, which is clang's default target.
 pub fn one_compiler_each(paths: &[PathBuf]) -> Vec<Vec<PathBuf>> {
     let mut groups: BTreeMap<_, Vec<PathBuf>> = BTreeMap::new();
     for path in paths {
@@ -144,7 +144,9 @@ pub fn one_compiler_each(paths: &[PathBuf]) -> Vec<Vec<PathBuf>> {
         let name = path.to_str().and_then(CompilerName::of_path);
         let behaves = name.map(|name| {
             let is_cxx = name.driver.language() == Language::Cxx;
-            (is_cxx, name.prefix.map(str::to_owned))
+            let obeys = file.to_string_lossy().contains("clang");
+            let prefix = name.prefix.filter(|_| obeys);
+            (is_cxx, prefix.map(str::to_owned))
         });
         groups
             .entry((file, behaves))
@@ -740,5 +742,9 @@ mod tests {
         assert_eq!(groups.len(), 3, "{groups:?}");
         assert!(groups.contains(&vec![clang, real]) && groups.contains(&vec![cxx]));
         assert!(groups.contains(&vec![cross]));
+        let real = script(directory.path(), "x86_64-linux-gnu-gcc-12", "exit 1");
+        let gcc = directory.path().join("gcc");
+        std::os::unix::fs::symlink(&real, &gcc).unwrap();
+        assert_eq!(one_compiler_each(&[gcc, real]).len(), 1);
     }
 }

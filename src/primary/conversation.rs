@@ -23,13 +23,11 @@ pub(super) enum Heard {
     Message { peer: PeerId, message: ToPrimary },
     /// A worker said something that makes no sense; its conversation is over.
     Broken { peer: PeerId, reason: String },
-    /// One of our compilers was identified.
-    Identified {
+    /// One of our compilers said who it is, or there is a reason why not.
+    Asked {
         compiler: Compiler,
-        identified: Identified,
+        answer: Result<Identified, String>,
     },
-    /// One of our compilers could not be identified.
-    Unidentified(String),
 }
 
 /// One worker's control stream.
@@ -87,11 +85,8 @@ impl Conversation {
                     }
                 }
                 Ok(()) = self.targets.changed() => {
-                    let targets = self.targets.borrow_and_update().clone();
-                    let new = targets.difference(&named).cloned();
-                    let lines: Vec<u8> = new.flat_map(|target| line(&ToWorker::Target { target })).collect();
-                    named = targets;
-                    if stream.send.write_all(&lines).await.is_err() {
+                    let news = new_targets(&self.targets.borrow_and_update(), &mut named);
+                    if stream.send.write_all(&news).await.is_err() {
                         return Ok(());
                     }
                 }
@@ -130,6 +125,15 @@ fn news(book: &Book, worker: PeerId, told: &mut Book) -> Vec<u8> {
     );
     new.into_iter()
         .flat_map(|descriptor| line(&ToWorker::Met(Box::new(descriptor))))
+        .collect()
+}
+
+/// The lines that name targets to a worker that has heard of some.
+fn new_targets(targets: &BTreeSet<String>, named: &mut BTreeSet<String>) -> Vec<u8> {
+    let new: Vec<String> = targets.difference(named).cloned().collect();
+    named.extend(new.iter().cloned());
+    new.into_iter()
+        .flat_map(|target| line(&ToWorker::Target { target }))
         .collect()
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Keeper {
     /// What distccd may run.
     pub(super) allowed: watch::Sender<Vec<PathBuf>>,
     pub(super) news: mpsc::Sender<WorkerNews>,
+    /// Why compilers could not be asked the last time; each is told once.
+    pub(super) troubles: Vec<String>,
 }
 
 impl Keeper {
@@ -38,10 +40,12 @@ impl Keeper {
         }
     }
 
-    /// What has changed is withdrawn at once and offered again when it has been asked. Whether some could not be asked.
+    /// What has changed is withdrawn at once and offered again when it has been asked. Whether some could not be asked now.
     async fn renew(&mut self) -> bool {
-        self.catalogue.retire();
-        self.desk.offer_compilers(&self.catalogue, true);
+        if self.catalogue.retire() {
+            self.desk.offer_compilers(&self.catalogue, true);
+            self.tell("compilers of this machine have changed: they are asked again".to_owned());
+        }
         let mut catalogue = self.catalogue.clone();
         let asked = tokio::task::spawn_blocking(move || {
             let troubles = catalogue.renew();
@@ -50,12 +54,17 @@ impl Keeper {
         let Ok((catalogue, troubles)) = asked.await else {
             return true;
         };
-        if catalogue.compilers() != self.catalogue.compilers() {
-            let text = "compilers of this machine have changed: they were asked again".to_owned();
-            self.tell(text);
-        }
         self.catalogue = catalogue;
-        // distccd is started again for compilers that are new, and keeps a list with some that are gone.
+        self.allow();
+        self.desk.offer_compilers(&self.catalogue, false);
+        let known = std::mem::replace(&mut self.troubles, troubles);
+        let new = self.troubles.iter().filter(|new| !known.contains(new));
+        let told = new.map(|new| self.tell(new.clone())).count();
+        told > 0
+    }
+
+    /// distccd is started again for compilers that are new, and keeps a list with some that are gone.
+    fn allow(&self) {
         let paths = self.catalogue.paths();
         self.allowed.send_if_modified(|allowed| {
             let new = paths.iter().any(|path| !allowed.contains(path));
@@ -64,10 +73,6 @@ impl Keeper {
             }
             new
         });
-        self.desk.offer_compilers(&self.catalogue, false);
-        let troubled = !troubles.is_empty();
-        troubles.into_iter().for_each(|trouble| self.tell(trouble));
-        troubled
     }
 
     fn tell(&self, text: String) {

@@ -91,10 +91,16 @@ impl Desk {
     /// Changes the offer's compilers; `looking` when some are being asked that may follow.
     pub(super) fn offer_compilers(&self, catalogue: &Catalogue, looking: bool) {
         self.catalogue.send_replace(catalogue.clone());
-        self.offers.send_modify(|offer| {
-            offer.compilers = catalogue.compilers();
-            offer.targets = catalogue.targets();
-            offer.looking = looking;
+        self.offers.send_if_modified(|offer| {
+            let new = Offer {
+                compilers: catalogue.compilers(),
+                targets: catalogue.targets(),
+                looking,
+                ..offer.clone()
+            };
+            let changed = new != *offer;
+            *offer = new;
+            changed
         });
     }
 

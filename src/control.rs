@@ -201,6 +201,9 @@ impl Shared {
         for incident in self.primary.incidents() {
             write_line(&mut write, &BuildUpdate::Event(incident)).await?;
         }
+        for refusal in self.primary.refusals().await.unwrap_or_default() {
+            write_line(&mut write, &BuildUpdate::Event(refusal)).await?;
+        }
         let listen = async {
             while let Some(feedback) = read_line::<BuildFeedback>(&mut lines).await? {
                 primary.feedback(&desk, feedback).await;

@@ -7,6 +7,10 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+mod compiler;
+
+pub use compiler::Compiler;
+
 /// One event with its time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -80,8 +84,8 @@ pub struct LinkChange {
 pub struct Admission {
     /// The worker's label.
     pub worker: String,
-    /// The primary's path of the compiler.
-    pub compiler: String,
+    /// The primary's compiler.
+    pub compiler: Compiler,
     /// Why it was refused, with the cure; `None` when it was admitted.
     pub refused: Option<String>,
 }
@@ -89,8 +93,8 @@ pub struct Admission {
 /// A compiler call that the wrapped command made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompileSeen {
-    /// The compiler's path on the primary.
-    pub compiler: String,
+    /// The primary's compiler.
+    pub compiler: Compiler,
     /// The source file as named in the arguments, if one was recognised.
     pub source: Option<String>,
     /// Where it was sent.
@@ -115,7 +119,7 @@ pub struct JobRecord {
     /// Unique within the session.
     pub job: u64,
     /// The compiler that the request names.
-    pub compiler: String,
+    pub compiler: Compiler,
     /// The source file, if one was recognised.
     pub source: Option<String>,
     /// The worker that answered; `None` when nobody did and the client compiled locally.
@@ -166,15 +170,15 @@ pub enum BuildUpdate {
         /// The port for clients that find no free slot: their jobs wait in dispatch, preprocessed, instead of in distcc.
         queue: u16,
     },
-    /// The compilers (paths on the primary) that at least one live worker is admitted for.
+    /// The compilers that at least one live worker is admitted for.
     Admitted {
-        /// Absolute paths.
-        compilers: std::collections::BTreeSet<String>,
+        /// The primary's.
+        compilers: std::collections::BTreeSet<Compiler>,
     },
     /// Why no live worker takes a compiler, in words.
     Refused {
-        /// The compiler's path on the primary.
-        compiler: String,
+        /// The primary's compiler.
+        compiler: Compiler,
         /// The reasons, and the cure.
         reason: String,
     },
@@ -217,8 +221,8 @@ pub enum BuildFeedback {
     },
     /// A compiler was called that was not known before: admit it if possible.
     CompilerSeen {
-        /// Absolute path.
-        compiler: String,
+        /// The primary's.
+        compiler: Compiler,
     },
 }
 

@@ -4,11 +4,12 @@
 //! request of the control socket), changes the roster, and tells dispatch and whoever watches. Each live worker has one
 //! control stream, read by a task of its own that only forwards what it hears.
 
+mod compilers;
 mod conversation;
 mod roster;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io,
     path::PathBuf,
     pin::Pin,
@@ -23,9 +24,9 @@ use tokio::{
 };
 
 use crate::{
-    admission,
+    admission::{self, Identified},
     dispatch::{BuildDesk, Dispatch, JobIo, Transport},
-    event::{BuildFeedback, BuildUpdate, Event, LinkChange, WorkerView},
+    event::{BuildFeedback, BuildUpdate, Compiler, Event, LinkChange, WorkerView},
     node::{Node, NodeConfig, NodeError, NodeEvents},
     rendezvous::Notice,
     session::{PeerId, Role},
@@ -33,6 +34,7 @@ use crate::{
     wire::{StreamKind, ToPrimary},
 };
 
+use compilers::Compilers;
 use conversation::Heard;
 use roster::{LinkNews, Roster};
 
@@ -69,7 +71,8 @@ pub struct Ended;
 
 enum Ask {
     Views(oneshot::Sender<Vec<WorkerView>>),
-    Compiler(PathBuf),
+    Refusals(oneshot::Sender<Vec<Event>>),
+    Compiler(Compiler),
     Stop(String),
 }
 
@@ -100,15 +103,13 @@ impl Primary {
             events: broadcast,
             recent,
             ready: ready_now,
+            compilers: Compilers::new(config.scratch, inbox.clone()),
             inbox,
             goodbye: watch::channel(None).0,
-            scratch: config.scratch,
-            asked_for: BTreeSet::new(),
-            identifying: 0,
             began: now(),
         };
         for names in admission::one_compiler_each(&config.compilers) {
-            desk.identify(names);
+            desk.identify(names, None);
         }
         let task = tokio::spawn(desk.run(events, asked, heard));
         Ok(Self { handle, task })
@@ -149,6 +150,14 @@ impl PrimaryHandle {
         self.incidents.borrow().iter().rev().cloned().collect()
     }
 
+    /// Which workers are refused for which compilers now, for who comes late.
+    pub async fn refusals(&self) -> Result<Vec<Event>, Ended> {
+        let (reply, refusals) = oneshot::channel();
+        let ask = Ask::Refusals(reply);
+        self.asks.send(ask).await.map_err(|_| Ended)?;
+        refusals.await.map_err(|_| Ended)
+    }
+
     /// Opens the ports of one build.
     pub fn open_build(&self, updates: mpsc::Sender<BuildUpdate>) -> io::Result<BuildDesk> {
         self.dispatch.open_build(updates)
@@ -157,7 +166,7 @@ impl PrimaryHandle {
     /// Passes on what a build says.
     pub async fn feedback(&self, desk: &BuildDesk, feedback: BuildFeedback) {
         if let BuildFeedback::CompilerSeen { compiler } = &feedback {
-            drop(self.asks.send(Ask::Compiler(PathBuf::from(compiler))).await);
+            drop(self.asks.send(Ask::Compiler(compiler.clone())).await);
         }
         desk.feedback(feedback);
     }
@@ -173,10 +182,7 @@ struct Desk {
     ready: watch::Sender<u32>,
     inbox: mpsc::Sender<Heard>,
     goodbye: watch::Sender<Option<String>>,
-    scratch: PathBuf,
-    asked_for: BTreeSet<PathBuf>,
-    /// Compilers being identified; until the first ones are known no worker can be admitted for anything.
-    identifying: usize,
+    compilers: Compilers,
     began: Instant,
 }
 
@@ -207,7 +213,13 @@ impl Desk {
                 Input::Notice(notice) => self.incident(notice.to_string()),
                 Input::Heard(heard) => self.handle_heard(heard),
                 Input::Ask(Ask::Views(reply)) => drop(reply.send(self.views())),
-                Input::Ask(Ask::Compiler(path)) => self.identify(vec![path]),
+                Input::Ask(Ask::Refusals(reply)) => {
+                    let refusals = self.roster.refusals().map(Event::Admission);
+                    drop(reply.send(refusals.collect()));
+                }
+                Input::Ask(Ask::Compiler(Compiler { path, target })) => {
+                    self.identify(vec![path.into()], target);
+                }
                 Input::Ask(Ask::Stop(reason)) => {
                     self.goodbye.send_replace(Some(reason));
                     break;
@@ -312,24 +324,17 @@ impl Desk {
                 self.tell_dispatch(peer);
                 self.say_worker(peer, &format!("is leaving: {reason}"));
             }
+            Heard::Message {
+                message: ToPrimary::Unknown,
+                ..
+            } => {}
             Heard::Broken { peer, reason } => self.say_worker(peer, &reason),
-            Heard::Identified(compiler) => {
-                self.identifying -= 1;
-                self.roster.handle_compiler(compiler);
-                self.say_admissions();
-                for peer in self.roster.peers() {
-                    self.tell_dispatch(peer);
-                }
-            }
-            Heard::Unidentified(reason) => {
-                self.identifying -= 1;
-                self.incident(reason);
-            }
+            Heard::Asked { compiler, answer } => self.handle_answer(compiler, answer),
         }
     }
 
     fn tell_ready(&self) {
-        let now = if self.identifying == 0 {
+        let now = if self.compilers.are_known() {
             self.roster.ready()
         } else {
             0
@@ -345,29 +350,33 @@ impl Desk {
             inbox: self.inbox.clone(),
             me: self.node.tunnel.descriptor(),
             book: self.node.book(),
+            targets: self.compilers.targets(),
             goodbye: self.goodbye.subscribe(),
         };
         tokio::spawn(conversation.run());
     }
 
-    /// Identifies a compiler, by all its names, in the background, once.
-    fn identify(&mut self, mut names: Vec<PathBuf>) {
-        names.retain(|name| {
-            !self.roster.knows(&name.to_string_lossy()) && self.asked_for.insert(name.clone())
-        });
-        self.identifying += names.len();
-        let inbox = self.inbox.clone();
-        let scratch = self.scratch.clone();
-        tokio::task::spawn_blocking(move || {
-            let identities = admission::identify_group(&names, &scratch);
-            for (name, identity) in names.into_iter().zip(identities) {
-                let heard = identity.map_or_else(
-                    |why| Heard::Unidentified(format!("{} stays local: {why}", name.display())),
-                    Heard::Identified,
-                );
-                drop(inbox.blocking_send(heard));
+    fn identify(&mut self, names: Vec<PathBuf>, target: Option<String>) {
+        for changed in self.compilers.ask(names, target) {
+            self.roster.forget_compiler(&changed);
+            self.tell_dispatch_all();
+        }
+    }
+
+    fn handle_answer(&mut self, compiler: Compiler, answer: Result<Identified, String>) {
+        let stamp = answer
+            .as_ref()
+            .ok()
+            .map(|identified| identified.stamp.clone());
+        self.compilers.handle_answer(&compiler, stamp);
+        match answer {
+            Ok(identified) => {
+                self.roster.handle_compiler(compiler, identified.compiler);
+                self.say_admissions();
+                self.tell_dispatch_all();
             }
-        });
+            Err(why) => self.incident(format!("{compiler} stays local: {why}")),
+        }
     }
 
     fn views(&self) -> Vec<WorkerView> {
@@ -379,6 +388,12 @@ impl Desk {
             .collect();
         self.roster
             .views(|name| answered.get(name).copied().unwrap_or_default())
+    }
+
+    fn tell_dispatch_all(&self) {
+        for peer in self.roster.peers() {
+            self.tell_dispatch(peer);
+        }
     }
 
     fn tell_dispatch(&self, peer: PeerId) {

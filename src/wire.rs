@@ -1,8 +1,10 @@
 //! What two linked nodes say to each other, beside jobs.
 //!
 //! Every stream inside a tunnel begins with one [`StreamKind`] byte. On the control stream, opened once by the primary, each
-//! message is one line of JSON ([`ToPrimary`], [`ToWorker`]); unknown fields are ignored, so that versions can differ by a
-//! little. A job stream carries one distcc request, and back one distcc response.
+//! message is one line of JSON ([`ToPrimary`], [`ToWorker`]); unknown messages and fields are ignored, so that versions can
+//! differ by a little. A job stream carries one distcc request, and back one distcc response.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +49,9 @@ pub enum ToPrimary {
         /// Why, for a person.
         reason: String,
     },
+    /// A message of a later version.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What a worker can do.
@@ -56,8 +61,14 @@ pub struct Offer {
     pub version: String,
     /// Compiles at once; 0 while distccd is not healthy.
     pub slots: u32,
-    /// The compilers that its distccd will run.
+    /// The compilers that its distccd will run, as they are by default.
     pub compilers: Vec<CompilerIdentity>,
+    /// The same as they are for the targets that the primary named; a target that is missing was not asked for yet.
+    #[serde(default)]
+    pub targets: BTreeMap<String, Vec<CompilerIdentity>>,
+    /// Some are still being asked: what is missing here may follow.
+    #[serde(default)]
+    pub looking: bool,
 }
 
 /// What a primary tells its worker.
@@ -71,9 +82,41 @@ pub enum ToWorker {
     },
     /// Somebody's descriptor, the primary's own or another worker's: who may have to relay is known without the rendezvous.
     Met(Box<Descriptor>),
+    /// The build compiles for this target: offer what the compilers are for it.
+    Target {
+        /// As the build's arguments name it.
+        target: String,
+    },
     /// The primary is done.
     Goodbye {
         /// Why, for a person.
         reason: String,
     },
+    /// A message of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_fields_of_later_versions_are_ignored() {
+        let message = r#"{"type":"sing","song":["la"],"reason":1}"#;
+        assert_eq!(
+            serde_json::from_str::<ToWorker>(message).unwrap(),
+            ToWorker::Unknown
+        );
+        assert_eq!(
+            serde_json::from_str::<ToPrimary>(message).unwrap(),
+            ToPrimary::Unknown
+        );
+        let hello = r#"{"type":"hello","version":"9","mood":{"good":true}}"#;
+        assert!(matches!(
+            serde_json::from_str(hello).unwrap(),
+            ToWorker::Hello { .. }
+        ));
+        assert!(serde_json::from_str::<ToWorker>("{}").is_err());
+    }
 }

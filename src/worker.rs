@@ -1,14 +1,15 @@
 //! The worker's role: jobs in, distccd behind.
 //!
 //! One task owns the role's state and takes one event at a time: a link, a stream from the primary, distccd's health, a
-//! compile it logged, a reason to stop. Each stream is served by a task of its own: a control stream by the offers it
+//! compile it logged, a reason to stop. Another keeps the offered compilers true. Each stream is served by a task of its own: a control stream by the offers it
 //! sends, a job stream by [`crate::distcc::relay`].
 
+mod compilers;
 mod primaries;
 mod slots;
 mod streams;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -16,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    admission::CompilerIdentity,
+    admission::Catalogue,
     distcc::{Daemon, DaemonEvent, Health},
     event::LinkState,
     machine::memory::available_kib,
@@ -27,9 +28,10 @@ use crate::{
     wire::Offer,
 };
 
+use compilers::Keeper;
 use primaries::Primaries;
 use slots::Slots;
-use streams::{Desk, PrimarySaid};
+use streams::{Desk, PrimarySaid, Talk};
 
 /// Everything a worker has to be told.
 pub struct WorkerConfig {
@@ -38,7 +40,7 @@ pub struct WorkerConfig {
     /// The running distccd.
     pub daemon: Daemon,
     /// The compilers that it will run.
-    pub compilers: Vec<CompilerIdentity>,
+    pub compilers: Catalogue,
     /// Compiles at once.
     pub slots: u32,
     /// Stop at the primary's goodbye.
@@ -77,16 +79,19 @@ pub async fn run(
     let (offers, _) = watch::channel(Offer {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         slots: 0,
-        compilers: config.compilers,
+        compilers: Vec::new(),
+        targets: BTreeMap::new(),
+        looking: false,
     });
     let (said, hears) = mpsc::channel(QUEUE);
+    let (targets, wanted) = mpsc::channel(QUEUE);
     let serving = Serving {
         desk: Arc::new(Desk::new(
             offers,
             node.tunnel.descriptor(),
             config.daemon.addr(),
             config.daemon.jobs(),
-            said,
+            Talk { said, targets },
         )),
         slots: Slots::new(config.slots),
         once: config.once,
@@ -100,8 +105,19 @@ pub async fn run(
         max_lifetime: config.max_lifetime,
         news,
     };
+    serving.desk.offer_compilers(&config.compilers, false);
     let mut daemon = config.daemon;
+    let keeper = Keeper {
+        catalogue: config.compilers,
+        wanted,
+        desk: Arc::clone(&serving.desk),
+        allowed: daemon.allowed(),
+        news: serving.news.clone(),
+        troubles: Vec::new(),
+    };
+    let keeping = tokio::spawn(keeper.run());
     let reason = serving.run(&node, events, hears, &mut daemon, stop).await;
+    keeping.abort();
     node.stop(&reason).await;
     daemon.stop().await;
     Ok(reason)

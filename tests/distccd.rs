@@ -9,7 +9,7 @@ use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -62,6 +62,7 @@ impl Site {
             dir: self.private(),
             slots: 2,
             compilers: self.compilers.clone(),
+            search: "/usr/bin:/bin".into(),
             nice: 0,
         }
     }
@@ -429,7 +430,7 @@ async fn a_relayed_job_gives_the_local_object() {
     let daemon = site.start().await;
     let (primary, worker) = duplex(512);
     let (recv, send) = tokio::io::split(worker);
-    let job = tokio::spawn(relay(recv, send, daemon.addr()));
+    let job = tokio::spawn(relay(recv, send, daemon.addr(), |_| true));
     let (mut answers, mut requests) = tokio::io::split(primary);
     requests
         .write_all(&request("/usr/bin/gcc", TEXT))
@@ -443,6 +444,62 @@ async fn a_relayed_job_gives_the_local_object() {
     job.await.unwrap().unwrap();
     let local = local_object(site.dir.path(), TEXT);
     assert!(object(&answer) == local, "the objects differ");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_compiler_that_nobody_vouches_for_or_that_is_replaced_while_it_works_answers_for_nobody()
+{
+    let mut site = Site::new();
+    let (slow, sleeper) = site.slow_compiler();
+    let quick = site.script("quick", "exec /usr/bin/gcc \"$@\"");
+    let daemon = site.start().await;
+    for (compiler, good_for) in [(&quick, 0), (&quick, 1), (&quick, 2), (&slow, 0)] {
+        let (mut primary, worker) = duplex(1 << 16);
+        let (recv, send) = tokio::io::split(worker);
+        let path = compiler.to_str().unwrap().to_owned();
+        let (named, looks) = (path.clone(), AtomicUsize::new(0));
+        let vouches =
+            move |path: &str| path == named && looks.fetch_add(1, Ordering::Relaxed) < good_for;
+        let job = tokio::spawn(relay(recv, send, daemon.addr(), vouches));
+        let request = request(&path, "int x;\n");
+        // In pieces: the name comes late.
+        for piece in request.chunks(7) {
+            if primary.write_all(piece).await.is_err() {
+                break;
+            }
+        }
+        let mut answer = Vec::new();
+        timeout(PATIENCE, primary.read_to_end(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
+        let ended = job.await.unwrap();
+        assert_eq!(ended.is_ok(), good_for == 2, "{ended:?}");
+        assert_eq!(answer.is_empty(), good_for < 2, "{good_for}");
+        if good_for < 2 {
+            assert!(
+                matches!(ended, Err(RelayError::Changed { ref compiler }) if *compiler == path),
+                "{ended:?}"
+            );
+        }
+    }
+    assert!(processes(&[&sleeper]).is_empty(), "it was never asked");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_compiler_that_is_installed_later_is_allowed_from_then_on() {
+    let mut site = Site::new();
+    let daemon = site.start().await;
+    let late = site.script("late", "exec /usr/bin/gcc \"$@\"");
+    let path = late.to_str().unwrap();
+    assert!(ask(daemon.addr(), path, "int x;\n").await.is_empty());
+    daemon.allowed().send_replace(site.compilers.clone());
+    health(&daemon, |now| *now != Health::Healthy).await;
+    health(&daemon, |now| *now == Health::Healthy).await;
+    let answer = ask(daemon.addr(), path, "int x;\n").await;
+    assert!(!object(&answer).is_empty());
     daemon.stop().await;
 }
 
@@ -461,7 +518,7 @@ async fn real_clients_get_their_objects_through_relays() {
         let mut jobs = JoinSet::new();
         for _ in 0..JOBS {
             let (recv, send) = front.accept().await.unwrap().0.into_split();
-            jobs.spawn(relay(recv, send, distccd));
+            jobs.spawn(relay(recv, send, distccd, |_| true));
         }
         jobs.join_all().await
     });
@@ -516,7 +573,7 @@ async fn a_cancelled_stream_ends_the_compiler() {
     let daemon = site.start().await;
     let (mut primary, worker) = duplex(1 << 16);
     let (recv, send) = tokio::io::split(worker);
-    let job = tokio::spawn(relay(recv, send, daemon.addr()));
+    let job = tokio::spawn(relay(recv, send, daemon.addr(), |_| true));
     let request = request(slow.to_str().unwrap(), "int x;\n");
     primary.write_all(&request).await.unwrap();
     until("the compiler runs", || !processes(&[&sleeper]).is_empty()).await;
@@ -531,7 +588,7 @@ async fn cancelling_closes_the_connection_and_nothing_is_half_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (mut primary, worker) = duplex(64);
     let (recv, send) = tokio::io::split(worker);
-    let job = tokio::spawn(relay(recv, send, listener.local_addr().unwrap()));
+    let job = tokio::spawn(relay(recv, send, listener.local_addr().unwrap(), |_| true));
     let (mut distccd, _) = listener.accept().await.unwrap();
     primary.write_all(b"DIST").await.unwrap();
     let mut bytes = [0; 4];
@@ -558,7 +615,7 @@ async fn a_cut_or_foreign_answer_is_an_error_and_never_a_clean_end() {
         let addr = listener.local_addr().unwrap();
         let (_primary, worker) = duplex(1 << 16);
         let (recv, send) = tokio::io::split(worker);
-        let job = tokio::spawn(relay(recv, send, addr));
+        let job = tokio::spawn(relay(recv, send, addr, |_| true));
         let (mut distccd, _) = listener.accept().await.unwrap();
         distccd.write_all(answer).await.unwrap();
         distccd.shutdown().await.unwrap();
@@ -582,7 +639,7 @@ async fn a_distccd_that_takes_no_connection_is_an_error() {
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
     let (_primary, worker) = duplex(64);
     let (recv, send) = tokio::io::split(worker);
-    let refused = relay(recv, send, nobody).await;
+    let refused = relay(recv, send, nobody, |_| true).await;
     assert!(matches!(refused, Err(RelayError::Connect { .. })));
     let told = Daemon::external(nobody).await.unwrap_err().to_string();
     assert!(told.contains("refused"), "{told}");

@@ -27,3 +27,15 @@ int distmesh_choose(int which, struct distmesh_canary canary) {
     default: return which << 3 ^ which;
     }
 }
+enum distmesh_kind { distmesh_small, distmesh_large = 200 };
+struct distmesh_pair { enum distmesh_kind kind; char letter; short values[3]; };
+int distmesh_global;
+static int distmesh_square(int value) { return value * value; }
+int distmesh_inlined(const struct distmesh_pair *pair) {
+    return distmesh_square(pair->kind) + distmesh_square(pair->letter) + pair->values[distmesh_global & 1];
+}
+int distmesh_grows(int value) { return value + 1 > value; }
+int distmesh_aliased(int *one, float *other) { *one = 1; *other = 2; return *one; }
+int distmesh_checked(int *pointer) { int value = *pointer; return pointer ? value : -1; }
+int distmesh_buffered(const char *text) { char copy[64]; return distmesh_outside(copy, text, text[0] < 0); }
+double distmesh_fused(double one, double other, double more) { return one * other + more; }

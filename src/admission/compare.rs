@@ -42,6 +42,27 @@ pub fn admit(ours: &CompilerIdentity, offered: &[CompilerIdentity]) -> Verdict {
     }
 }
 
+/// The same for a target that the build names: `able` are the worker's compilers as they are for it, `all` as they are by
+/// default.
+pub fn admit_for_target(
+    ours: &CompilerIdentity,
+    able: &[CompilerIdentity],
+    all: &[CompilerIdentity],
+) -> Verdict {
+    let verdict = admit(ours, able);
+    let unable = all.iter().find(|theirs| {
+        theirs.version == ours.version
+            && !languages_conflict(ours, theirs)
+            && able.iter().all(|able| able.path != theirs.path)
+    });
+    match (verdict, unable) {
+        (Verdict::Refused { .. }, Some(theirs)) => Verdict::Refused {
+            reason: unable_to(ours, theirs),
+        },
+        (verdict, _) => verdict,
+    }
+}
+
 fn is_same(ours: &CompilerIdentity, theirs: &CompilerIdentity) -> bool {
     !languages_conflict(ours, theirs)
         && ours.version == theirs.version
@@ -90,11 +111,25 @@ fn missing(ours: &CompilerIdentity) -> String {
 }
 
 fn other_target(ours: &CompilerIdentity, theirs: &CompilerIdentity) -> String {
+    let or_name_it = match kind(ours) {
+        Kind::Gcc => String::new(),
+        Kind::Clang => format!(", or build with --target={}", printable(&ours.target)),
+    };
     format!(
-        "worker's {} at {} compiles for {}, this machine's for {}: use workers of the same architecture and system",
+        "worker's {} at {} compiles for {}, this machine's for {}: use workers of the same architecture and system{or_name_it}",
         generic_name(theirs),
         printable(&theirs.path),
         printable(&theirs.target),
+        printable(&ours.target),
+    )
+}
+
+fn unable_to(ours: &CompilerIdentity, theirs: &CompilerIdentity) -> String {
+    format!(
+        "worker's {} {} at {} does not compile for {}: install one there that was built with this target",
+        generic_name(theirs),
+        printable(release(theirs)),
+        printable(&theirs.path),
         printable(&ours.target),
     )
 }
@@ -335,6 +370,33 @@ mod tests {
             refused(&ours, &[theirs]),
             "worker's gcc at /usr/bin/cc compiles for aarch64-linux-gnu, this machine's for x86_64-linux-gnu: use workers \
              of the same architecture and system"
+        );
+    }
+
+    #[test]
+    fn a_clang_of_another_host_is_refused_until_the_build_names_the_target() {
+        let mut ours = compiler("/usr/bin/clang", "clang version 19.1.0");
+        ours.target = "arm64-apple-darwin24".into();
+        let theirs = compiler("/usr/bin/clang", "clang version 19.1.0");
+        assert!(refused(&ours, std::slice::from_ref(&theirs)).ends_with(
+            "same architecture and system, or build with --target=arm64-apple-darwin24"
+        ));
+        let [ours, able] = [ours, theirs.clone()].map(|mut one| {
+            one.target = "aarch64-unknown-linux-gnu".into();
+            one
+        });
+        let all = [theirs];
+        assert!(matches!(
+            admit_for_target(&ours, &[able], &all),
+            Verdict::Admitted { .. }
+        ));
+        let Verdict::Refused { reason } = admit_for_target(&ours, &[], &all) else {
+            panic!("it cannot compile for the target");
+        };
+        assert_eq!(
+            reason,
+            "worker's clang 19.1.0 at /usr/bin/clang does not compile for aarch64-unknown-linux-gnu: install one there that was \
+             built with this target"
         );
     }
 

@@ -1,7 +1,7 @@
 //! The check that a worker compiles what the primary would.
 //!
 //! Before a worker gets a job with a given compiler, its compiler's [`CompilerIdentity`] is compared with the primary's.
-//! Both sides make identities in the same way, by [`identify`]; the worker offers those of [`compilers_on_path`], and for
+//! Both sides make identities in the same way; the worker offers those of its [`Catalogue`], and for
 //! each compiler of the build the primary asks [`admit`].
 //!
 //! # What is identity
@@ -13,11 +13,19 @@
 //! shows in the commands that it would run (`-###`). What no output tells, an assembler that is another or broken, shows in the
 //! object that the compiler makes of a canary: its digest is the last part of the identity.
 //!
+//! # A compiler for a target
+//!
+//! clang compiles for whatever `--target` says, on whatever host. When a build names a target, the compiler with that target is a
+//! thing of its own: both sides ask all questions and make the canary with the target in front, so that the hosts' own defaults
+//! do not enter, and what the host still shows is left out where it cannot matter (`output.rs` says what, and why). A worker is
+//! asked for a target when the build first names it; the same `clang` may be refused by default and admitted for a target.
+//!
 //! # A compiler is a stranger's program
 //!
 //! It may hang, flood, wait for input or leave children behind. Each call has a deadline, a limit on output, no input and a
 //! process group of its own that is killed whatever happened.
 
+mod catalogue;
 mod compare;
 #[cfg(test)]
 mod fake;
@@ -27,8 +35,11 @@ mod output;
 mod probe;
 mod prober;
 mod search;
+mod stamp;
 
-pub use compare::{Verdict, admit};
+pub use catalogue::Catalogue;
+pub use compare::{Verdict, admit, admit_for_target};
 pub use identity::CompilerIdentity;
-pub use prober::{IdentifyError, identify, identify_all, identify_group, one_compiler_each};
+pub use prober::{Identified, identify_group, one_compiler_each};
 pub use search::compilers_on_path;
+pub use stamp::Stamp;

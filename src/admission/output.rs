@@ -80,6 +80,14 @@ impl Output {
             .collect()
     }
 
+    /// The programs that work on a C file, as the driver names them: itself, if it tells, and those that it runs.
+    pub(super) fn programs(&self) -> Vec<String> {
+        let driver = self.configuration.lines();
+        let driver = driver.filter_map(|line| line.strip_prefix("COLLECT_GCC="));
+        let run = command_lines(&self.commands).filter_map(|line| words(line).into_iter().next());
+        driver.map(str::to_owned).chain(run).collect()
+    }
+
     /// gcc begins its version with the name it was called by (`cc (Debian 12.2.0-14) 12.2.0`): the driver's own name takes
     /// its place. clang says where it and its
     /// configuration lie; what that sets shows in the commands.
@@ -142,8 +150,11 @@ fn command_lines(text: &str) -> impl Iterator<Item = &str> {
 fn canonical_command(words: &[String]) -> String {
     let mut kept = Vec::new();
     let mut rest = words.iter();
+    let for_apple = words.iter().any(|word| word.contains("-apple-"));
     while let Some(word) = rest.next() {
-        if is_place(word) {
+        // The linker of the host that clang was built on: macOS has one, Linux does not, and no other target asks for it.
+        let hosts_linker = word == "-target-linker-version" && !for_apple;
+        if hosts_linker || is_place(word) {
             rest.next();
         } else if !is_joined_place(word) {
             kept.push(without_directory(word));
@@ -304,6 +315,23 @@ mod tests {
                 .join(" "),
             "-cc1 -triple x86_64-pc-linux-gnu -target-cpu x86-64 -o t.o -x c t.c\n"
         );
+    }
+
+    #[test]
+    fn the_linker_of_clangs_host_enters_only_where_it_matters() {
+        let on_macos = |commands: &str| {
+            commands.replace(
+                "\"-target-cpu\"",
+                "\"-target-linker-version\" \"820.1\" \"-target-cpu\"",
+            )
+        };
+        let same = |commands: &str| {
+            canonical_commands(&on_macos(commands)) == canonical_commands(commands)
+        };
+        assert!(same(CLANG_COMMANDS));
+        assert!(!same(
+            &CLANG_COMMANDS.replace("x86_64-pc-linux-gnu", "x86_64-apple-macosx11.0.0")
+        ));
     }
 
     #[test]

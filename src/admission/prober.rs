@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -18,7 +18,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    CompilerIdentity,
+    CompilerIdentity, Stamp,
     name::{CompilerName, Language},
     output::{Kind, Output},
     probe::{Call, DEADLINE, ProbeError},
@@ -26,7 +26,7 @@ use super::{
 
 /// A compiler that would not say who it is.
 #[derive(Debug, thiserror::Error)]
-pub enum IdentifyError {
+pub(super) enum IdentifyError {
     /// The path is relative, or not UTF-8, which neither distcc's protocol nor an offer can carry.
     #[error("{path} cannot name a compiler: give an absolute path in UTF-8")]
     Path {
@@ -77,16 +77,23 @@ pub enum IdentifyError {
     },
 }
 
-/// Asks the compiler at an absolute path who it is, in `scratch`, a private directory. Blocks, for 10 s a question at the
-/// most.
-pub fn identify(path: &Path, scratch: &Path) -> Result<CompilerIdentity, IdentifyError> {
-    Prober::new(DEADLINE, scratch).identify(path)
+/// A compiler that said who it is, and its files as they were then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identified {
+    /// What it said.
+    pub compiler: CompilerIdentity,
+    /// Driver, compiler proper, assembler, and what lies beside them.
+    pub stamp: Stamp,
 }
 
 /// Asks several compilers, as many at once as this machine has slots; names of one compiler are asked once. Those that cannot
 /// be identified are left out and explained in a warning each; the order is kept.
-pub fn identify_all(paths: &[PathBuf], scratch: &Path) -> (Vec<CompilerIdentity>, Vec<String>) {
-    let prober = Prober::new(DEADLINE, scratch);
+pub(super) fn identify_all(
+    paths: &[PathBuf],
+    target: Option<&str>,
+    scratch: &Path,
+) -> (Vec<Identified>, Vec<String>) {
+    let prober = Prober::new(DEADLINE, scratch).for_target(target);
     let groups = one_compiler_each(paths);
     let next = AtomicUsize::new(0);
     let answers = Mutex::new(BTreeMap::new());
@@ -117,13 +124,19 @@ pub fn identify_all(paths: &[PathBuf], scratch: &Path) -> (Vec<CompilerIdentity>
     (known, warnings)
 }
 
-/// Asks the one compiler that has all these names; an answer for each, or why there is none.
-pub fn identify_group(names: &[PathBuf], scratch: &Path) -> Vec<Result<CompilerIdentity, String>> {
-    Prober::new(DEADLINE, scratch).identify_group(names)
+/// Asks the one compiler that has all these names, for a target or for its default, in `scratch`, a private directory; an answer
+/// for each, or why there is none. Blocks, for 10 s a question at the most.
+pub fn identify_group(
+    names: &[PathBuf],
+    target: Option<&str>,
+    scratch: &Path,
+) -> Vec<Result<Identified, String>> {
+    let prober = Prober::new(DEADLINE, scratch).for_target(target);
+    prober.identify_group(names)
 }
 
-/// Puts together the names that lead to one file and make it behave the same: `cc`, `gcc` and `gcc-12`, but not `clang` and
-/// `clang++`, which are one file and two languages, nor a name with a target's prefix, which may be another default target.
+/// Puts together the names that lead to one file and make it behave the same: `cc`, `gcc` and `x86_64-linux-gnu-gcc-12`, but not
+/// `clang` and `clang++`, which are one file and two languages, nor a name with a target's prefix, which is clang's default target.
 pub fn one_compiler_each(paths: &[PathBuf]) -> Vec<Vec<PathBuf>> {
     let mut groups: BTreeMap<_, Vec<PathBuf>> = BTreeMap::new();
     for path in paths {
@@ -131,7 +144,9 @@ pub fn one_compiler_each(paths: &[PathBuf]) -> Vec<Vec<PathBuf>> {
         let name = path.to_str().and_then(CompilerName::of_path);
         let behaves = name.map(|name| {
             let is_cxx = name.driver.language() == Language::Cxx;
-            (is_cxx, name.prefix.map(str::to_owned))
+            let obeys = file.to_string_lossy().contains("clang");
+            let prefix = name.prefix.filter(|_| obeys);
+            (is_cxx, prefix.map(str::to_owned))
         });
         groups
             .entry((file, behaves))
@@ -144,40 +159,51 @@ pub fn one_compiler_each(paths: &[PathBuf]) -> Vec<Vec<PathBuf>> {
 /// How compilers are asked.
 struct Prober<'a> {
     scratch: &'a Path,
+    /// PATH.
+    search: OsString,
     env: Vec<(OsString, OsString)>,
     deadline: Duration,
+    /// Comes before everything that a compiler is asked.
+    target: Option<String>,
 }
 
 impl<'a> Prober<'a> {
     fn new(deadline: Duration, scratch: &'a Path) -> Self {
-        let mut env = clean_env(|name| {
-            #[expect(clippy::disallowed_methods, reason = "this is the shell of the room")]
-            env::var_os(name)
-        });
+        #[expect(clippy::disallowed_methods, reason = "this is the shell of the room")]
+        let var = |name: &str| env::var_os(name);
+        let mut env = clean_env(var);
         // What a compiler leaves behind goes with the directory.
         env.push(("TMPDIR".into(), scratch.into()));
         Self {
             scratch,
+            search: var("PATH").unwrap_or_default(),
             env,
             deadline,
+            target: None,
         }
     }
 
-    fn identify_group(&self, names: &[PathBuf]) -> Vec<Result<CompilerIdentity, String>> {
+    fn for_target(self, target: Option<&str>) -> Self {
+        let target = target.map(|target| format!("--target={target}"));
+        Self { target, ..self }
+    }
+
+    fn identify_group(&self, names: &[PathBuf]) -> Vec<Result<Identified, String>> {
         let Some(first) = names.first() else {
             return Vec::new();
         };
-        let identity = self.identify(first).map_err(|error| error.to_string());
+        let identified = self.identify(first).map_err(|error| error.to_string());
         let named = |name: &PathBuf| {
-            let path = name.to_string_lossy().into_owned();
-            identity
-                .clone()
-                .map(|identity| CompilerIdentity { path, ..identity })
+            let mut one = identified.clone()?;
+            one.compiler.path = name.to_string_lossy().into_owned();
+            // A name may be made a link to something else.
+            one.stamp = one.stamp.and(name);
+            Ok(one)
         };
         names.iter().map(named).collect()
     }
 
-    fn identify(&self, path: &Path) -> Result<CompilerIdentity, IdentifyError> {
+    fn identify(&self, path: &Path) -> Result<Identified, IdentifyError> {
         let name = path.to_str().filter(|_| path.is_absolute());
         let Some(name) = name else {
             return Err(IdentifyError::Path {
@@ -196,16 +222,19 @@ impl<'a> Prober<'a> {
                 env: &self.env,
                 deadline: self.deadline,
             },
+            target: self.target.as_deref(),
         };
         let (kind, output) = interview.hold()?;
+        let stamp = Stamp::of(files(path, &output, &self.search));
         let canary = self.canary(&interview)?;
-        Ok(CompilerIdentity {
+        let compiler = CompilerIdentity {
             path: name.to_owned(),
             version: output.version_line(kind),
             target: output.target().to_owned(),
             fingerprint: output.fingerprint(kind),
             canary,
-        })
+        };
+        Ok(Identified { compiler, stamp })
     }
 
     /// Several compilers are asked in one directory: a file appears whole, whoever puts it there, and stays.
@@ -216,17 +245,41 @@ impl<'a> Prober<'a> {
         Ok(())
     }
 
-    /// Has the canary compiled, and returns its object's digest.
+    /// Has the canary compiled with each set of flags, and returns the objects' digest.
     fn canary(&self, interview: &Interview<'_>) -> Result<String, IdentifyError> {
+        let mut hash = Sha256::new();
+        hash.update(self.canary_object(interview, CANARY_FLAGS[0])?);
+        for flags in &CANARY_FLAGS[1..] {
+            let object = match self.canary_object(interview, flags) {
+                // A target may not know a flag: then it is the same on both sides.
+                Err(IdentifyError::Failed { .. }) => Vec::new(),
+                object => object?,
+            };
+            hash.update((object.len() as u64).to_be_bytes());
+            hash.update(object);
+        }
+        let digest = hash.finalize();
+        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    fn canary_object(
+        &self,
+        interview: &Interview<'_>,
+        flags: &[&str],
+    ) -> Result<Vec<u8>, IdentifyError> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let object = format!("canary-{}.o", COUNT.fetch_add(1, Ordering::Relaxed));
-        interview.ask(&["-pipe", "-O2", "-c", CANARY, "-o", &object])?;
+        // Debug information names the directory, as the compiler sees it: another one on each machine.
+        let here = self.scratch.canonicalize();
+        let here = here.map_err(|error| self.no_scratch(error))?;
+        let map = format!("-fdebug-prefix-map={}=.", here.display());
+        let call = ["-pipe", &map, "-c", CANARY, "-o", &object];
+        interview.ask(&[flags, &call].concat())?;
         let path = self.scratch.join(object);
         let bytes = std::fs::read(&path).map_err(|error| self.no_scratch(error))?;
         // It goes with the directory if it does not go now.
         drop(std::fs::remove_file(&path));
-        let digest = Sha256::digest(bytes);
-        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(bytes)
     }
 
     fn no_scratch(&self, source: io::Error) -> IdentifyError {
@@ -235,6 +288,21 @@ impl<'a> Prober<'a> {
             source,
         }
     }
+}
+
+/// The files that make a compiler what it is: itself, the programs that it runs, and the directories of these, where specs would
+/// lie. Not those of PATH, in which everybody's programs come and go.
+fn files(path: &Path, output: &Output, search: &OsStr) -> Vec<PathBuf> {
+    let searched: Vec<_> = env::split_paths(search).collect();
+    let mut files = vec![path.to_owned()];
+    // A bare name is looked for on PATH, as the driver does.
+    let programs = output.programs().into_iter();
+    for program in programs.filter_map(|program| which::which_in(program, Some(search), "/").ok()) {
+        let parent = program.parent().map(Path::to_owned);
+        files.extend(parent.filter(|parent| !searched.contains(parent)));
+        files.push(program);
+    }
+    files
 }
 
 /// Only what a compiler needs to start. What else a build sets (`GCC_EXEC_PREFIX`, `CPATH`, …) does not reach a worker's
@@ -255,10 +323,14 @@ const SOURCE: &str = "t.c";
 /// Preprocessed C that is C++ too: integers, floating point, a table, a jump table, strings. What a job would be.
 const CANARY: &str = "canary.i";
 const CANARY_TEXT: &str = include_str!("canary.i");
+/// A wrapper or a specs file may add something only where it finds this or that: what builds commonly say is tried. Each set costs
+/// 20 ms (gcc) to 50 ms (clang) of CPU for each compiler of a machine, measured on a slow one.
+const CANARY_FLAGS: [&[&str]; 3] = [&["-O2"], &["-O0", "-g"], &["-Os", "-g", "-fPIC"]];
 
 /// The questions to one compiler.
 struct Interview<'a> {
     call: Call<'a>,
+    target: Option<&'a str>,
 }
 
 impl Interview<'_> {
@@ -277,12 +349,23 @@ impl Interview<'_> {
                 Kind::Clang => String::new(),
             },
             // With a pipe between compiler and assembler no temporary file's random name is in the answer.
-            commands: self.ask(&["-pipe", "-###", "-c", SOURCE, "-o", "t.o"])?,
+            commands: self.commands(&[])? + &self.commands(&["-O2", "-g"])?,
         };
         Ok((kind, output))
     }
 
+    fn commands(&self, flags: &[&str]) -> Result<String, IdentifyError> {
+        let call = ["-pipe", "-###", "-c", SOURCE, "-o", "t.o"];
+        self.ask(&[flags, &call].concat())
+    }
+
     fn ask(&self, args: &[&str]) -> Result<String, IdentifyError> {
+        let args: Vec<_> = self
+            .target
+            .into_iter()
+            .chain(args.iter().copied())
+            .collect();
+        let args = args.as_slice();
         let ended = self
             .call
             .run(args)
@@ -345,7 +428,10 @@ mod tests {
     }
 
     fn identify_all(paths: &[PathBuf]) -> (Vec<CompilerIdentity>, Vec<String>) {
-        super::identify_all(paths, tempfile::tempdir().unwrap().path())
+        let scratch = tempfile::tempdir().unwrap();
+        let (identified, warnings) = super::identify_all(paths, None, scratch.path());
+        let compilers = identified.into_iter().map(|one| one.compiler);
+        (compilers.collect(), warnings)
     }
 
     fn impatiently(path: &Path) -> Result<CompilerIdentity, IdentifyError> {
@@ -353,7 +439,9 @@ mod tests {
     }
 
     fn asked_in_time(deadline: Duration, path: &Path) -> Result<CompilerIdentity, IdentifyError> {
-        Prober::new(deadline, tempfile::tempdir().unwrap().path()).identify(path)
+        let scratch = tempfile::tempdir().unwrap();
+        let identified = Prober::new(deadline, scratch.path()).identify(path)?;
+        Ok(identified.compiler)
     }
 
     #[test]
@@ -578,6 +666,38 @@ mod tests {
     }
 
     #[test]
+    fn a_wrapper_that_is_honest_when_asked_and_cheats_with_some_flags_is_told_by_its_objects() {
+        for (compiler, cheats) in [
+            ("gcc", ["*-g*", "*-O0*", "*-fPIC*"]),
+            ("clang", ["*-g*", "*-O2*", "*-Os*"]),
+        ] {
+            let Some(real) = installed(compiler) else {
+                continue;
+            };
+            let ours = identify(&real).unwrap();
+            for cheat in cheats {
+                let directory = tempfile::tempdir().unwrap();
+                let real = real.display();
+                let body = format!(
+                    "case \"$*\" in *-###*) ;; {cheat}) exec {real} \"$@\" -fno-inline -fwrapv -fshort-enums ;; esac; \
+                     exec {real} \"$@\""
+                );
+                let theirs = identify(&script(directory.path(), compiler, &body)).unwrap();
+                assert_eq!(theirs.fingerprint, ours.fingerprint, "{cheat}");
+                assert!(!admits(&ours, &theirs), "{compiler} {cheat}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_directory_that_a_compiler_is_asked_in_does_not_enter() {
+        for real in ["gcc", "clang"].into_iter().filter_map(installed) {
+            let [one, other] = [(), ()].map(|()| identify(&real).unwrap());
+            assert_eq!(one, other);
+        }
+    }
+
+    #[test]
     fn a_compiler_that_compiles_nothing_is_offered_to_nobody() {
         let Some(real) = installed("gcc") else { return };
         let directory = tempfile::tempdir().unwrap();
@@ -622,5 +742,9 @@ mod tests {
         assert_eq!(groups.len(), 3, "{groups:?}");
         assert!(groups.contains(&vec![clang, real]) && groups.contains(&vec![cxx]));
         assert!(groups.contains(&vec![cross]));
+        let real = script(directory.path(), "x86_64-linux-gnu-gcc-12", "exit 1");
+        let gcc = directory.path().join("gcc");
+        std::os::unix::fs::symlink(&real, &gcc).unwrap();
+        assert_eq!(one_compiler_each(&[gcc, real]).len(), 1);
     }
 }

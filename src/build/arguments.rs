@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::distcc::TAKES_VALUE;
+
 /// What a compiler call is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -29,6 +31,10 @@ const LOCAL_EXACT: &[&str] = &[
     "-aux-info",
     "-include-pch",
     "-wrapper",
+    // Admission has not seen the assembler that clang would call, nor the file.
+    "-fno-integrated-as",
+    "-no-integrated-as",
+    "--config",
 ];
 const LOCAL_PREFIX: &[&str] = &[
     "-flto",
@@ -53,35 +59,9 @@ const LOCAL_PREFIX: &[&str] = &[
     "-fsanitize-ignorelist",
     "-fauto-profile",
     "-time=",
+    "--config=",
     "-B",
     "@",
-];
-/// Options whose value is the next argument.
-const TAKES_VALUE: &[&str] = &[
-    "-I",
-    "-D",
-    "-U",
-    "-include",
-    "-imacros",
-    "-isystem",
-    "-iquote",
-    "-idirafter",
-    "-isysroot",
-    "-MF",
-    "-MT",
-    "-MQ",
-    "-target",
-    "-arch",
-    "-Xclang",
-    "-Xpreprocessor",
-    "-Xassembler",
-    "-mllvm",
-    "-L",
-    "-l",
-    "--param",
-    "-iprefix",
-    "-T",
-    "-u",
 ];
 /// Why a configure test is not distributed.
 pub const CONFIGURE_TEST: &str = "a configure test";

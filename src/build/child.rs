@@ -19,12 +19,18 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
 
 use super::jobs::Flags;
+use super::layout::masked_path;
 use super::processes::Processes;
 use super::{BuildError, BuildOptions};
 use crate::distcc::client::environment;
 
 /// Variables of ours that a build inside a build must not inherit.
-const OURS: &[&str] = &["DISTMESH_BUILD_DIR", "DISTMESH_EXE", "DISTMESH_MAKE"];
+const OURS: &[&str] = &[
+    "DISTMESH_BUILD_DIR",
+    "DISTMESH_EXE",
+    "DISTMESH_MAKE",
+    "DISTMESH_WITHIN",
+];
 
 /// Which processes are the command's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,8 +185,6 @@ fn command_environment(options: &BuildOptions) -> (Vec<(OsString, OsString)>, Ve
     let (mut env, dropped) = environment(options.env.clone(), dir);
     env.retain(|(name, _)| !OURS.iter().any(|ours| name == ours));
     let path = options.variable("PATH");
-    let shims = [dir.join("tools"), dir.join("compilers")];
-    let full = std::env::join_paths(shims.into_iter().chain(std::env::split_paths(&path)));
     let set = |env: &mut Vec<(OsString, OsString)>, name: &str, value: OsString| {
         env.retain(|(key, _)| key != name);
         env.push((name.into(), value));
@@ -197,7 +201,7 @@ fn command_environment(options: &BuildOptions) -> (Vec<(OsString, OsString)>, Ve
     if flags.jobserver {
         set(&mut env, "MAKEFLAGS", flags.serial().into());
     }
-    set(&mut env, "PATH", full.unwrap_or(path));
+    set(&mut env, "PATH", masked_path(&path, dir));
     set(&mut env, "DISTMESH_BUILD_DIR", dir.into());
     set(&mut env, "DISTMESH_EXE", PathBuf::from(&options.exe).into());
     (env, dropped)

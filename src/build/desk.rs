@@ -18,7 +18,8 @@ use super::processes::Processes;
 use super::record::Said;
 use super::{BuildNews, BuildOptions};
 use crate::event::{
-    BuildFeedback, BuildUpdate, CompileSeen, JobOutcome, JobRecord, LinkState, Load, Route,
+    BuildFeedback, BuildUpdate, CompileSeen, Compiler, JobOutcome, JobRecord, LinkState, Load,
+    Route,
 };
 use crate::machine::memory::{affordable, available_kib};
 
@@ -61,9 +62,9 @@ pub(super) struct Desk {
     kept: Kept,
     permits: Permits,
     idle: Idle,
-    known: BTreeSet<String>,
+    known: BTreeSet<Compiler>,
     noticed: BTreeSet<String>,
-    refused: BTreeSet<String>,
+    refused: BTreeSet<Compiler>,
     /// What dispatch has not yet taken.
     outbox: VecDeque<BuildFeedback>,
     feedback: mpsc::Sender<BuildFeedback>,
@@ -153,7 +154,7 @@ impl Desk {
         self.tell(BuildNews::Seen(seen));
     }
 
-    fn note_compiler(&mut self, compiler: String) {
+    fn note_compiler(&mut self, compiler: Compiler) {
         if self.known.insert(compiler.clone()) {
             self.outbox
                 .push_back(BuildFeedback::CompilerSeen { compiler });

@@ -19,6 +19,8 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::Compiler;
+
 const TOOLS: &[&str] = &["make", "gmake", "ninja", "cmake"];
 const COMPILERS: &[&str] = &["cc", "c++", "gcc", "g++", "clang", "clang++"];
 
@@ -37,7 +39,7 @@ pub struct State {
     /// Slots of all live workers.
     pub capacity: u32,
     /// Compilers that some live worker is admitted for.
-    pub compilers: BTreeSet<String>,
+    pub compilers: BTreeSet<Compiler>,
     /// Ask ccache before distcc.
     pub ccache: bool,
     /// Hand the launcher to CMake trees that were configured without it.
@@ -84,11 +86,26 @@ pub fn prepare(dir: &Path, exe: &Path, path: &OsStr) -> io::Result<()> {
     for sub in ["compilers", "tools", "prefix", "distcc/lock", "makes"] {
         std::fs::create_dir_all(dir.join(sub))?;
     }
+    link_names(dir, exe, path)?;
+    link(exe, &dir.join("prefix/distcc"))
+}
+
+/// Makes the links to `exe` that are missing.
+pub fn link_names(dir: &Path, exe: &Path, path: &OsStr) -> io::Result<()> {
     for name in names_on(path) {
         let sub = if is_tool(&name) { "tools" } else { "compilers" };
         link(exe, &dir.join(sub).join(name))?;
     }
-    link(exe, &dir.join("prefix/distcc"))
+    Ok(())
+}
+
+/// PATH with our links first.
+#[must_use]
+pub fn masked_path(path: &OsStr, dir: &Path) -> OsString {
+    let plain = plain_path(path, dir);
+    let shims = [dir.join("tools"), dir.join("compilers")].into_iter();
+    let masked = std::env::join_paths(shims.chain(std::env::split_paths(&plain)));
+    masked.unwrap_or_else(|_| path.to_owned())
 }
 
 fn link(exe: &Path, at: &Path) -> io::Result<()> {

@@ -138,7 +138,7 @@ mod tests {
     fn job(outcome: JobOutcome) -> JobRecord {
         JobRecord {
             job: 1,
-            compiler: String::new(),
+            compiler: "".into(),
             source: None,
             worker: None,
             outcome,

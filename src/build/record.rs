@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixDatagram;
 
 use super::home::Permit;
-use crate::event::CompileSeen;
+use crate::event::{CompileSeen, Compiler};
 
 /// What a shim tells the session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +20,8 @@ pub(super) enum Said {
     Compile(CompileSeen),
     /// A compile that may go to distcc went to ccache first.
     AskedCache {
-        /// The compiler's path.
-        compiler: String,
+        /// Which.
+        compiler: Compiler,
     },
     /// ccache did not have it.
     CacheMissed(CompileSeen),

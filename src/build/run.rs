@@ -16,7 +16,7 @@ use super::layout::{State, install_launcher, is_masquerade, prepare};
 use super::lease::{Lease, sweep};
 use super::outcome::BuildOutcome;
 use super::record::{Recorder, Said};
-use crate::event::{BuildFeedback, BuildUpdate, CompileSeen, JobRecord, WorkerView};
+use crate::event::{BuildFeedback, BuildUpdate, CompileSeen, Compiler, JobRecord, WorkerView};
 
 /// How often tokens are moved: short beside any compile, cheap beside any build (a few system calls for each make).
 const TICK: Duration = Duration::from_millis(5);
@@ -40,8 +40,8 @@ pub enum BuildNews {
     Incident(String),
     /// No live worker takes this compiler.
     Refused {
-        /// Its path here.
-        compiler: String,
+        /// Which.
+        compiler: Compiler,
         /// Why, and the cure.
         reason: String,
     },

@@ -10,7 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::guard;
-use super::layout::{is_compiler, is_masquerade, is_tool, plain_path, real_tool};
+use super::layout::{
+    is_compiler, is_masquerade, is_tool, link_names, masked_path, plain_path, real_tool,
+};
+
+/// Set for what a compiler of ours runs. One that is a script, and looks for the next of its name behind its own directory, must
+/// find the PATH that it would have without us, or it meets our link and so itself for ever.
+const WITHIN: &str = "DISTMESH_WITHIN";
 
 /// The word that makes this program the CMake launcher's other half.
 const LAUNCH: &str = "__launch";
@@ -64,6 +70,11 @@ fn become_named(name: &OsStr, called: OsString, args: Vec<OsString>, place: Opti
             },
             &place,
         ),
+        Some(place) if variable(WITHIN).is_some() => execute(
+            Command::new(name)
+                .args(args)
+                .env("PATH", place.plain_path()),
+        ),
         place => compiler::compile(&real, args, place.as_ref()),
     }
 }
@@ -86,6 +97,19 @@ impl Place {
 
     fn plain_path(&self) -> OsString {
         plain_path(&self.path, &self.dir)
+    }
+
+    /// PATH with our links first, and a link for every compiler on it. A recipe that has put a toolchain before them is why they
+    /// may not be.
+    fn masked_path(&self) -> OsString {
+        let masked = masked_path(&self.path, &self.dir);
+        if masked != self.path
+            && let Some(exe) = variable("DISTMESH_EXE")
+        {
+            // Where a link cannot be made, the compiler itself is found.
+            let _ = link_names(&self.dir, Path::new(&exe), &self.plain_path());
+        }
+        masked
     }
 
     /// The compiler itself, where a masquerade or a link of ours was named.

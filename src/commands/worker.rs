@@ -1,6 +1,9 @@
 //! `distmesh worker`.
 
-use std::{ffi::OsStr, path::Path};
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -9,7 +12,7 @@ use tokio::{
 
 use super::setup::{Setup, path_from_env, unique_name};
 use crate::{
-    admission::{self, CompilerIdentity},
+    admission::Catalogue,
     cli::WorkerArgs,
     distcc::{Daemon, DaemonConfig},
     error::{Failure, OrFail},
@@ -24,12 +27,22 @@ pub async fn worker(args: &WorkerArgs, ui: &Ui) -> Result<u8, Failure> {
     let setup = Setup::new(&args.session, ui).await?;
     let slots = slots(args, ui);
     let dir = setup.dir.private("worker")?;
-    let compilers = compilers(dir.path(), ui).await?;
-    let daemon = daemon(args, dir.path(), slots, &compilers).await?;
+    let search = path_from_env("PATH").unwrap_or_default().into_os_string();
+    let compilers = compilers(search.clone(), dir.path(), ui).await?;
+    let found = compilers.paths();
+    let config = DaemonConfig {
+        distccd: "distccd".into(),
+        dir: dir.path().to_owned(),
+        slots,
+        compilers: found.clone(),
+        search,
+        nice: NICE,
+    };
+    let daemon = daemon(args, config).await?;
     let name = args.name.clone().map_or_else(unique_name, Ok)?;
     ui.say(format!(
         "worker {name}: {slots} slots, {} compilers; session {}, {}",
-        compilers.len(),
+        found.len(),
         setup.session,
         setup.rendezvous()
     ));
@@ -72,17 +85,14 @@ fn slots(args: &WorkerArgs, ui: &Ui) -> u32 {
     found.count
 }
 
-async fn compilers(scratch: &Path, ui: &Ui) -> Result<Vec<CompilerIdentity>, Failure> {
-    let path = path_from_env("PATH").unwrap_or_default();
+async fn compilers(search: OsString, scratch: &Path, ui: &Ui) -> Result<Catalogue, Failure> {
     let scratch = scratch.to_owned();
-    let found = tokio::task::spawn_blocking(move || {
-        admission::identify_all(&admission::compilers_on_path(path.as_os_str()), &scratch)
-    });
+    let found = tokio::task::spawn_blocking(move || Catalogue::find(search, scratch));
     let (compilers, troubles) = found.await.or_cannot("look for compilers")?;
     for trouble in troubles {
         ui.warn(trouble);
     }
-    if compilers.is_empty() {
+    if compilers.paths().is_empty() {
         return Err(Failure::cannot_run("there is no compiler on PATH")
             .hint("install one: apt-get install gcc g++"));
     }
@@ -90,12 +100,7 @@ async fn compilers(scratch: &Path, ui: &Ui) -> Result<Vec<CompilerIdentity>, Fai
 }
 
 /// Starts distccd in a private directory, or finds the one that was named.
-async fn daemon(
-    args: &WorkerArgs,
-    dir: &Path,
-    slots: u32,
-    compilers: &[CompilerIdentity],
-) -> Result<Daemon, Failure> {
+async fn daemon(args: &WorkerArgs, config: DaemonConfig) -> Result<Daemon, Failure> {
     if let Some(addr) = args.distccd {
         return Daemon::external(addr)
             .await
@@ -109,13 +114,7 @@ async fn daemon(
         })?;
     let config = DaemonConfig {
         distccd: program,
-        dir: dir.to_owned(),
-        slots,
-        compilers: compilers
-            .iter()
-            .map(|compiler| compiler.path.clone().into())
-            .collect(),
-        nice: NICE,
+        ..config
     };
     Daemon::start(config).await.or_cannot("start distccd")
 }

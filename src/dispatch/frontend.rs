@@ -141,7 +141,7 @@ impl BuildDesk {
                 lock(&self.shared.state).handle_idle(self.id, jobs, time, now());
             }
             // Admission's subject: the role forwards it there.
-            BuildFeedback::CompilerSeen { compiler } => tracing::debug!(compiler, "compiler seen"),
+            BuildFeedback::CompilerSeen { compiler } => tracing::debug!(%compiler, "compiler seen"),
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::standing::Standing;
-use crate::session::PeerId;
+use crate::{event::Compiler, session::PeerId};
 
 /// One job, in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,15 +34,15 @@ pub struct Capability {
     pub slots: u32,
     /// Its link.
     pub presence: Presence,
-    /// The compilers (the primary's paths) that it was admitted for.
-    pub compilers: BTreeSet<String>,
+    /// The primary's compilers that it was admitted for.
+    pub compilers: BTreeSet<Compiler>,
 }
 
 /// A whole request, as far as scheduling goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobSpec {
-    /// The primary's path of the compiler.
-    pub compiler: String,
+    /// The primary's compiler.
+    pub compiler: Compiler,
     /// The worker that distcc would like.
     pub preferred: Option<PeerId>,
     /// Length of the request.
@@ -632,7 +632,7 @@ mod tests {
     }
 
     fn gcc(slots: u32, presence: Presence) -> Capability {
-        let compilers = BTreeSet::from(["gcc".to_owned()]);
+        let compilers = BTreeSet::from(["gcc".into()]);
         Capability {
             slots,
             presence,

@@ -15,7 +15,7 @@ use tokio::{
 use super::scheduler::{Capability, Decision, JobId, JobSpec, Presence, Scheduler};
 use crate::{
     distcc::HostLine,
-    event::{BuildUpdate, Event, JobOutcome, JobRecord, LinkState, Load, WorkerView},
+    event::{BuildUpdate, Compiler, Event, JobOutcome, JobRecord, LinkState, Load, WorkerView},
     session::{NodeName, PeerId},
 };
 
@@ -47,10 +47,10 @@ pub struct WorkerUpdate {
     pub slots: u32,
     /// Its link.
     pub state: LinkState,
-    /// Admitted compilers: the primary's path, the worker's path.
-    pub admitted: BTreeMap<String, String>,
-    /// Refused compilers: the primary's path, the reason.
-    pub refused: BTreeMap<String, String>,
+    /// Admitted compilers: the primary's, and the worker's path.
+    pub admitted: BTreeMap<Compiler, String>,
+    /// Refused compilers: the primary's, and the reason.
+    pub refused: BTreeMap<Compiler, String>,
 }
 
 /// What a job's task is told.
@@ -77,7 +77,7 @@ pub(super) struct Build {
 
 struct Job {
     build: u64,
-    compiler: String,
+    compiler: Compiler,
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -95,8 +95,8 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct Snapshot {
     hosts: Option<Vec<String>>,
-    admitted: Option<BTreeSet<String>>,
-    refused: BTreeMap<String, String>,
+    admitted: Option<BTreeSet<Compiler>>,
+    refused: BTreeMap<Compiler, String>,
     load: Option<Load>,
     workers: Vec<WorkerView>,
     negligible: BTreeSet<PeerId>,
@@ -395,16 +395,16 @@ impl State {
         shown.iter().filter_map(line).collect()
     }
 
-    fn admitted(&self) -> BTreeSet<String> {
+    fn admitted(&self) -> BTreeSet<Compiler> {
         self.known()
             .flat_map(|worker| worker.admitted.keys().cloned())
             .collect()
     }
 
     /// Compilers that some live worker refuses and none takes.
-    fn refused(&self) -> BTreeMap<String, String> {
+    fn refused(&self) -> BTreeMap<Compiler, String> {
         let taken = self.admitted();
-        let mut refused: BTreeMap<&String, BTreeMap<&String, Vec<String>>> = BTreeMap::new();
+        let mut refused: BTreeMap<&Compiler, BTreeMap<&String, Vec<String>>> = BTreeMap::new();
         for worker in self.live() {
             for (compiler, reason) in &worker.refused {
                 let reasons = refused.entry(compiler).or_default();
@@ -471,7 +471,8 @@ impl State {
         let (Some(job), Some(on)) = (self.jobs.get(&id), self.workers.get(&worker)) else {
             return;
         };
-        let path = on.admitted.get(&job.compiler).unwrap_or(&job.compiler);
+        let path = on.admitted.get(&job.compiler);
+        let path = path.unwrap_or(&job.compiler.path);
         let order = Order::Attempt {
             worker,
             compiler: path.clone(),

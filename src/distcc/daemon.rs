@@ -9,7 +9,7 @@
 //! - **Port**: chosen once and kept across restarts.
 //! - **User**: root's distccd drops to an own user, to whom its `TMPDIR` belongs; the command list stays root's.
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -41,6 +41,8 @@ pub struct DaemonConfig {
     pub slots: u32,
     /// Absolute paths of all the compilers that jobs may name. The canary uses the first.
     pub compilers: Vec<PathBuf>,
+    /// The PATH with which they proved who they are: on it they find their assembler.
+    pub search: OsString,
     /// Niceness of the compiles; 0 leaves it as it is.
     pub nice: i32,
 }
@@ -155,6 +157,7 @@ pub struct Daemon {
     addr: SocketAddr,
     health: watch::Receiver<Health>,
     jobs: watch::Sender<u32>,
+    allowed: watch::Sender<Vec<PathBuf>>,
     events: mpsc::Receiver<DaemonEvent>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
@@ -170,7 +173,13 @@ impl Daemon {
     pub async fn start_at_pace(config: DaemonConfig, pace: Pace) -> Result<Self, DaemonError> {
         let (events_tx, events) = mpsc::channel(EVENTS);
         let (jobs, running) = watch::channel(0);
-        let owned = supervisor::Owned::start(config, pace, events_tx, running).await?;
+        let (allowed, compilers) = watch::channel(config.compilers.clone());
+        let outlook = supervisor::Outlook {
+            jobs: running,
+            compilers,
+            events: events_tx,
+        };
+        let owned = supervisor::Owned::start(config, pace, outlook).await?;
         let addr = owned.addr();
         let (health_tx, health) = watch::channel(Health::Healthy);
         let (stop, stopped) = oneshot::channel();
@@ -179,6 +188,7 @@ impl Daemon {
             addr,
             health,
             jobs,
+            allowed,
             events,
             stop,
             task,
@@ -201,6 +211,7 @@ impl Daemon {
             addr,
             health,
             jobs: watch::channel(0).0,
+            allowed: watch::channel(Vec::new()).0,
             events,
             stop,
             task,
@@ -220,6 +231,12 @@ impl Daemon {
     /// Where to count the jobs that distccd has: while there are any it is looked after more closely.
     pub fn jobs(&self) -> watch::Sender<u32> {
         self.jobs.clone()
+    }
+
+    /// Where to say which compilers jobs may name. distccd reads its list when it starts, so it is started again when one is
+    /// new; one of somebody else's has its own list.
+    pub fn allowed(&self) -> watch::Sender<Vec<PathBuf>> {
+        self.allowed.clone()
     }
 
     /// The next thing to tell; `None` when watching has ended. Cancel-safe.

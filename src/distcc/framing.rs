@@ -1,5 +1,8 @@
 //! Requests and responses of protocols 1, 2 and 3, fed in chunks of any size.
 
+use super::target;
+use crate::event::Compiler;
+
 /// An argument list larger than this is refused: Linux itself allows 2 MiB for arguments and environment together.
 const MAX_HEAD: usize = 2 << 20;
 /// Pump sends one entry per header; no real compile reads a million.
@@ -122,6 +125,11 @@ impl RequestParser {
     /// Protocol version; 0 before it is known.
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// The arguments were fed.
+    pub fn has_arguments(&self) -> bool {
+        self.head_done()
     }
 
     /// The arguments, once they were fed.
@@ -248,9 +256,15 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    /// `argv[0]`; empty when it is missing.
-    pub fn compiler(&self) -> String {
-        self.args.first().map(text).unwrap_or_default()
+    /// `argv[0]`, empty when it is missing, and the target.
+    pub fn compiler(&self) -> Compiler {
+        // What is no text is no target.
+        let words = self.args.iter().skip(1);
+        let words = words.map(|word| std::str::from_utf8(word).unwrap_or_default());
+        Compiler {
+            path: self.args.first().map(text).unwrap_or_default(),
+            target: target(words).map(str::to_owned),
+        }
     }
 
     /// The input file: the last argument with a source file's suffix.
@@ -268,13 +282,6 @@ impl<'a> Arguments<'a> {
     pub fn language(&self) -> Option<String> {
         let at = self.args.iter().position(|arg| arg == b"-x")?;
         self.args.get(at + 1).map(text)
-    }
-
-    /// The arguments name a target themselves.
-    pub fn has_target(&self) -> bool {
-        self.args.iter().skip(1).any(|arg| {
-            arg == b"-target" || arg == b"-b" || arg == b"--target" || arg.starts_with(b"--target=")
-        })
     }
 
     /// The raw arguments.

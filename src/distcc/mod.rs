@@ -7,6 +7,7 @@
 //! - [`Daemon`] runs the worker's distccd, and [`relay()`] carries one job to it: the two parts with input and output.
 
 mod backoff;
+mod call;
 pub mod client;
 mod daemon;
 mod framing;
@@ -14,6 +15,7 @@ mod hosts;
 mod relay;
 
 pub use backoff::{backoff_shield, backoff_unshield};
+pub use call::{TAKES_VALUE, target};
 pub use daemon::{
     CanaryFailure, CompileLine, CompileOutcome, Daemon, DaemonConfig, DaemonError, DaemonEvent,
     Health, Pace,

@@ -1,6 +1,6 @@
 //! Carries one job between a stream and distccd.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::OnceLock, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -34,6 +34,12 @@ pub enum RelayError {
     /// The primary took the job back.
     #[error("the primary cancelled the job")]
     Cancelled,
+    /// The compiler is none that the primary was offered, or has changed since.
+    #[error("{compiler} is not the compiler that was offered")]
+    Changed {
+        /// The compiler that the request names.
+        compiler: String,
+    },
     /// distccd broke off.
     #[error("distccd closed before its answer was complete")]
     Incomplete,
@@ -56,20 +62,60 @@ pub enum RelayError {
 
 /// Carries the request from `recv` to distccd and the answer back to `send`, which is shut down after a whole answer.
 ///
+/// `vouches` is asked for the compiler before distccd runs it and again before the first byte of the answer goes out: one that
+/// is replaced meanwhile has answered for nobody.
+///
 /// The connection to distccd is never half-closed (distccd takes that for an abort). When `recv` ends before the answer is
 /// complete the job is cancelled and the connection closed, upon which distccd kills the compiler.
-pub async fn relay<R, W>(recv: R, send: W, distccd: SocketAddr) -> Result<(), RelayError>
+pub async fn relay<R, W>(
+    recv: R,
+    send: W,
+    distccd: SocketAddr,
+    vouches: impl Fn(&str) -> bool + Send + Sync,
+) -> Result<(), RelayError>
 where
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
     let mut connection = connect(distccd).await?;
     let (from, to) = connection.split();
+    let gate = Gate {
+        vouches,
+        compiler: OnceLock::new(),
+    };
     tokio::select! {
         // An answer that is there wins over a stream that its owner has just dropped because he has read all of it.
         biased;
-        answered = answer(from, send) => answered,
-        error = request(recv, to) => Err(error),
+        answered = answer(from, send, &gate) => answered,
+        error = request(recv, to, &gate) => Err(error),
+    }
+}
+
+/// Lets only those compilers work that somebody vouches for.
+struct Gate<V> {
+    vouches: V,
+    /// What the request names, once it has.
+    compiler: OnceLock<String>,
+}
+
+impl<V: Fn(&str) -> bool> Gate<V> {
+    fn check(&self) -> Result<(), RelayError> {
+        match self.compiler.get() {
+            Some(compiler) if !(self.vouches)(compiler) => Err(RelayError::Changed {
+                compiler: compiler.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at what was read so far, until the compiler is named.
+    fn handle(&self, parser: &RequestParser) -> Result<(), RelayError> {
+        if self.compiler.get().is_some() || !parser.has_arguments() {
+            return Ok(());
+        }
+        let compiler = parser.arguments().compiler().path;
+        self.compiler.get_or_init(|| compiler);
+        self.check()
     }
 }
 
@@ -84,7 +130,11 @@ async fn connect(addr: SocketAddr) -> Result<TcpStream, RelayError> {
 
 /// Carries the request, and waits for the stream to end, which is always too early: the primary keeps it open until it has its
 /// answer.
-async fn request(mut recv: impl AsyncRead + Unpin, mut to: WriteHalf<'_>) -> RelayError {
+async fn request<V: Fn(&str) -> bool>(
+    mut recv: impl AsyncRead + Unpin,
+    mut to: WriteHalf<'_>,
+    gate: &Gate<V>,
+) -> RelayError {
     let mut parser = RequestParser::default();
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -107,6 +157,9 @@ async fn request(mut recv: impl AsyncRead + Unpin, mut to: WriteHalf<'_>) -> Rel
             }
             Err(malformed) => return RelayError::BadRequest(malformed),
         }
+        if let Err(error) = gate.handle(&parser) {
+            return error;
+        }
         match timeout(STALL, to.write_all(&chunk[..count])).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return RelayError::Distccd(error),
@@ -115,16 +168,22 @@ async fn request(mut recv: impl AsyncRead + Unpin, mut to: WriteHalf<'_>) -> Rel
     }
 }
 
-async fn answer(
+/// distccd answers when the compiler has ended, so at the first byte the compiler is looked at for the second time.
+async fn answer<V: Fn(&str) -> bool>(
     mut from: ReadHalf<'_>,
     mut send: impl AsyncWrite + Unpin,
+    gate: &Gate<V>,
 ) -> Result<(), RelayError> {
     let mut parser = ResponseParser::default();
     let mut chunk = vec![0; CHUNK];
+    let mut begun = false;
     while !parser.is_complete() {
         let count = from.read(&mut chunk).await.map_err(RelayError::Distccd)?;
         if count == 0 {
             return Err(RelayError::Incomplete);
+        }
+        if !std::mem::replace(&mut begun, true) {
+            gate.check()?;
         }
         let used = parser.feed(&chunk[..count])?;
         if used < count {
@@ -164,7 +223,7 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let (primary, worker) = duplex(CHUNK);
         let (recv, send) = tokio::io::split(worker);
-        let relay = tokio::spawn(relay(recv, send, addr));
+        let relay = tokio::spawn(relay(recv, send, addr, |_| true));
         Job {
             primary,
             distccd: listener.accept().await.unwrap().0,

@@ -1,12 +1,15 @@
 //! The control stream to one worker, from the primary's side.
 
+use std::collections::BTreeSet;
+
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     sync::{mpsc, watch},
 };
 
 use crate::{
-    admission::CompilerIdentity,
+    admission::Identified,
+    event::Compiler,
     node::Book,
     session::{Descriptor, PeerId},
     tunnel::{RecvStream, Tunnel},
@@ -20,10 +23,11 @@ pub(super) enum Heard {
     Message { peer: PeerId, message: ToPrimary },
     /// A worker said something that makes no sense; its conversation is over.
     Broken { peer: PeerId, reason: String },
-    /// One of our compilers was identified.
-    Identified(CompilerIdentity),
-    /// One of our compilers could not be identified.
-    Unidentified(String),
+    /// One of our compilers said who it is, or there is a reason why not.
+    Asked {
+        compiler: Compiler,
+        answer: Result<Identified, String>,
+    },
 }
 
 /// One worker's control stream.
@@ -34,6 +38,8 @@ pub(super) struct Conversation {
     /// Our own descriptor, and everybody else's: the worker hears of each, once a version.
     pub(super) me: watch::Receiver<Descriptor>,
     pub(super) book: watch::Receiver<Book>,
+    /// The targets that builds name: the worker hears of each once.
+    pub(super) targets: watch::Receiver<BTreeSet<String>>,
     pub(super) goodbye: watch::Receiver<Option<String>>,
 }
 
@@ -67,11 +73,19 @@ impl Conversation {
         }
         let mut lines = BufReader::new(stream.recv);
         let mut told = Book::new();
+        let mut named = BTreeSet::new();
         self.book.mark_changed();
+        self.targets.mark_changed();
         loop {
             tokio::select! {
                 Ok(()) = self.book.changed() => {
                     let news = news(&self.book.borrow_and_update(), self.peer, &mut told);
+                    if stream.send.write_all(&news).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Ok(()) = self.targets.changed() => {
+                    let news = new_targets(&self.targets.borrow_and_update(), &mut named);
                     if stream.send.write_all(&news).await.is_err() {
                         return Ok(());
                     }
@@ -111,6 +125,15 @@ fn news(book: &Book, worker: PeerId, told: &mut Book) -> Vec<u8> {
     );
     new.into_iter()
         .flat_map(|descriptor| line(&ToWorker::Met(Box::new(descriptor))))
+        .collect()
+}
+
+/// The lines that name targets to a worker that has heard of some.
+fn new_targets(targets: &BTreeSet<String>, named: &mut BTreeSet<String>) -> Vec<u8> {
+    let new: Vec<String> = targets.difference(named).cloned().collect();
+    named.extend(new.iter().cloned());
+    new.into_iter()
+        .flat_map(|target| line(&ToWorker::Target { target }))
         .collect()
 }
 

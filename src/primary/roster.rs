@@ -1,11 +1,11 @@
 //! Who the workers are, what they offer, and for which of our compilers each is admitted: pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
     admission::{self, CompilerIdentity, Verdict},
     dispatch::WorkerUpdate,
-    event::{Admission, LinkState, WorkerView},
+    event::{Admission, Compiler, LinkState, WorkerView},
     mesh::Route,
     session::{NatClass, NodeName, PeerId},
     wire::Offer,
@@ -15,8 +15,9 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     workers: BTreeMap<PeerId, Worker>,
-    compilers: BTreeMap<String, CompilerIdentity>,
-    said: BTreeSet<(String, String)>,
+    compilers: BTreeMap<Compiler, CompilerIdentity>,
+    /// The last verdict on each worker and compiler that was said: why it was refused, if it was.
+    said: BTreeMap<(String, Compiler), Option<String>>,
 }
 
 /// What a link told us.
@@ -39,8 +40,8 @@ struct Worker {
     state: LinkState,
     offer: Option<Offer>,
     leaving: bool,
-    admitted: BTreeMap<String, String>,
-    refused: BTreeMap<String, String>,
+    admitted: BTreeMap<Compiler, String>,
+    refused: BTreeMap<Compiler, String>,
     rtt_us: Option<u64>,
     /// The last one, for the report of a link that is down.
     route: Option<Route>,
@@ -108,16 +109,19 @@ impl Roster {
     }
 
     /// One of our own compilers was identified.
-    pub(super) fn handle_compiler(&mut self, compiler: CompilerIdentity) {
-        self.compilers.insert(compiler.path.clone(), compiler);
+    pub(super) fn handle_compiler(&mut self, compiler: Compiler, identity: CompilerIdentity) {
+        self.compilers.insert(compiler, identity);
         for worker in self.workers.values_mut() {
             worker.admit(&self.compilers);
         }
     }
 
-    /// Whether a compiler was identified before.
-    pub(super) fn knows(&self, compiler: &str) -> bool {
-        self.compilers.contains_key(compiler)
+    /// One of our own compilers is not what it was.
+    pub(super) fn forget_compiler(&mut self, compiler: &Compiler) {
+        self.compilers.remove(compiler);
+        for worker in self.workers.values_mut() {
+            worker.admit(&self.compilers);
+        }
     }
 
     /// What dispatch has to know of one worker.
@@ -149,7 +153,8 @@ impl Roster {
                 .iter()
                 .map(|(compiler, reason)| (compiler, Some(reason.clone())));
             for (compiler, refused) in admitted.chain(refused) {
-                if self.said.insert((name.clone(), compiler.clone())) {
+                let key = (name.clone(), compiler.clone());
+                if self.said.insert(key, refused.clone()) != Some(refused.clone()) {
                     news.push(Admission {
                         worker: name.clone(),
                         compiler: compiler.clone(),
@@ -159,6 +164,18 @@ impl Roster {
             }
         }
         news
+    }
+
+    /// Every refusal that holds.
+    pub(super) fn refusals(&self) -> impl Iterator<Item = Admission> {
+        self.workers.values().flat_map(|worker| {
+            let refused = worker.refused.iter();
+            refused.map(|(compiler, reason)| Admission {
+                worker: worker.name.to_string(),
+                compiler: compiler.clone(),
+                refused: Some(reason.clone()),
+            })
+        })
     }
 
     /// Workers that can take jobs now.
@@ -234,19 +251,35 @@ impl Worker {
         }
     }
 
-    fn admit(&mut self, compilers: &BTreeMap<String, CompilerIdentity>) {
+    fn admit(&mut self, compilers: &BTreeMap<Compiler, CompilerIdentity>) {
         self.admitted.clear();
         self.refused.clear();
         let Some(offer) = &self.offer else { return };
-        for (path, ours) in compilers {
-            match admission::admit(ours, &offer.compilers) {
-                Verdict::Admitted { worker_path } => {
-                    drop(self.admitted.insert(path.clone(), worker_path));
+        for (compiler, ours) in compilers {
+            match verdict(offer, compiler, ours) {
+                Some(Verdict::Admitted { worker_path }) => {
+                    self.admitted.insert(compiler.clone(), worker_path);
                 }
-                Verdict::Refused { reason } => drop(self.refused.insert(path.clone(), reason)),
+                Some(Verdict::Refused { reason }) => {
+                    self.refused.insert(compiler.clone(), reason);
+                }
+                None => {}
             }
         }
     }
+}
+
+/// `None` while the worker is asking the compiler in question, perhaps because it was replaced.
+fn verdict(offer: &Offer, compiler: &Compiler, ours: &CompilerIdentity) -> Option<Verdict> {
+    let verdict = match &compiler.target {
+        None => admission::admit(ours, &offer.compilers),
+        Some(target) => {
+            let able = offer.targets.get(target)?;
+            admission::admit_for_target(ours, able, &offer.compilers)
+        }
+    };
+    let may_follow = offer.looking && matches!(verdict, Verdict::Refused { .. });
+    (!may_follow).then_some(verdict)
 }
 
 #[cfg(test)]
@@ -281,6 +314,8 @@ mod tests {
             version: "0".into(),
             slots,
             compilers: vec![gcc(version)],
+            targets: BTreeMap::new(),
+            looking: false,
         }
     }
 
@@ -307,14 +342,14 @@ mod tests {
             let mut roster = Roster::default();
             roster.handle_link(link(LinkState::Up));
             if compiler_first {
-                roster.handle_compiler(gcc("12"));
+                roster.handle_compiler("/usr/bin/gcc".into(), gcc("12"));
             }
             roster.handle_offer(PeerId([1; 32]), offer("12", 4));
-            roster.handle_compiler(gcc("12"));
+            roster.handle_compiler("/usr/bin/gcc".into(), gcc("12"));
             let update = roster.update(PeerId([1; 32])).unwrap();
             assert_eq!(update.slots, 4);
             assert!(
-                update.admitted.contains_key("/usr/bin/gcc"),
+                update.admitted.contains_key(&"/usr/bin/gcc".into()),
                 "{compiler_first}"
             );
         }
@@ -324,7 +359,7 @@ mod tests {
     fn another_version_is_refused_and_said_once() {
         let mut roster = Roster::default();
         roster.handle_link(link(LinkState::Up));
-        roster.handle_compiler(gcc("12"));
+        roster.handle_compiler("/usr/bin/gcc".into(), gcc("12"));
         roster.handle_offer(PeerId([1; 32]), offer("13", 4));
         let news = roster.news();
         assert!(
@@ -332,6 +367,63 @@ mod tests {
             "{news:?}"
         );
         assert!(roster.news().is_empty());
+        assert!(roster.refusals().eq(news), "a later build is told so too");
+    }
+
+    #[test]
+    fn a_target_is_judged_when_the_worker_has_answered_for_it_and_not_by_the_default() {
+        let mut roster = Roster::default();
+        let peer = PeerId([1; 32]);
+        let named = Compiler::from("/usr/bin/clang --target=arm");
+        let clang = |target: &str| CompilerIdentity {
+            path: "/usr/bin/clang".into(),
+            version: "clang version 14.0.6".into(),
+            target: target.into(),
+            ..gcc("14")
+        };
+        roster.handle_link(link(LinkState::Up));
+        roster.handle_compiler(named.clone(), clang("arm"));
+        let before = Offer {
+            compilers: vec![clang("arm")],
+            ..offer("14", 1)
+        };
+        roster.handle_offer(peer, before.clone());
+        let update = roster.update(peer).unwrap();
+        assert!(update.admitted.is_empty() && update.refused.is_empty());
+        for (able, admitted) in [(vec![], false), (vec![clang("arm")], true)] {
+            let offer = Offer {
+                targets: BTreeMap::from([("arm".to_owned(), able)]),
+                ..before.clone()
+            };
+            roster.handle_offer(peer, offer);
+            let update = roster.update(peer).unwrap();
+            assert_eq!(update.admitted.contains_key(&named), admitted);
+            assert_eq!(update.refused.contains_key(&named), !admitted);
+        }
+    }
+
+    #[test]
+    fn a_compiler_that_is_replaced_is_withdrawn_silently_and_judged_when_it_was_asked() {
+        let mut roster = Roster::default();
+        let peer = PeerId([1; 32]);
+        roster.handle_link(link(LinkState::Up));
+        roster.handle_compiler("/usr/bin/gcc".into(), gcc("12"));
+        roster.handle_offer(peer, offer("12", 4));
+        assert_eq!(roster.news().len(), 1);
+        let looking = Offer {
+            compilers: Vec::new(),
+            looking: true,
+            ..offer("12", 4)
+        };
+        roster.handle_offer(peer, looking);
+        let update = roster.update(peer).unwrap();
+        assert!(update.admitted.is_empty() && update.refused.is_empty());
+        assert_eq!(roster.news(), []);
+        roster.handle_offer(peer, offer("13", 4));
+        assert_eq!(roster.update(peer).unwrap().refused.len(), 1);
+        assert!(roster.news()[0].refused.is_some());
+        roster.handle_offer(peer, offer("12", 4));
+        assert_eq!(roster.news()[0].refused, None, "it was put back");
     }
 
     #[test]

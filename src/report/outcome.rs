@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::LinkState;
+use crate::event::{Compiler, LinkState};
 
 /// What became of a build: the contents of `report.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -88,8 +88,8 @@ pub struct WorkerReport {
 pub struct Refusal {
     /// The worker's label.
     pub worker: String,
-    /// The compiler's path here.
-    pub compiler: String,
+    /// The primary's compiler.
+    pub compiler: Compiler,
     /// Why, with the cure.
     pub reason: String,
 }

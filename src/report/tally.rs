@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{Incident, Jobs, Progress, Refusal, Report, WorkerReport};
 use crate::event::{
-    Admission, BuildUpdate, Event, JobOutcome, JobRecord, LinkChange, LinkState, Load, Record,
-    Route, WorkerView,
+    Admission, BuildUpdate, Compiler, Event, JobOutcome, JobRecord, LinkChange, LinkState, Load,
+    Record, Route, WorkerView,
 };
 
 /// Counts what happens during one build. Every fact is to be told once.
@@ -22,7 +22,7 @@ pub struct Tally {
     /// Compiles made, by worker.
     made: BTreeMap<String, u64>,
     workers: BTreeMap<String, WorkerView>,
-    refusals: BTreeMap<(String, String), String>,
+    refusals: BTreeMap<(String, Compiler), String>,
     load: Option<Load>,
     incidents: Vec<Incident>,
     incidents_left_out: u64,
@@ -247,7 +247,7 @@ impl Tally {
     }
 
     fn refused(&self) -> Vec<Refusal> {
-        let refusal = |((worker, compiler), reason): (&(String, String), &String)| Refusal {
+        let refusal = |((worker, compiler), reason): (&(String, Compiler), &String)| Refusal {
             worker: worker.clone(),
             compiler: compiler.clone(),
             reason: reason.clone(),

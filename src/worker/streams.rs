@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use crate::{
+    admission::Catalogue,
     distcc::{RelayError, relay},
     session::{Descriptor, PeerId},
     tunnel::{RecvStream, SendStream, Stream},
@@ -17,6 +18,8 @@ use crate::{
 /// What the streams share.
 pub(super) struct Desk {
     offers: watch::Sender<Offer>,
+    /// What was offered, to be looked at again for every job.
+    catalogue: watch::Sender<Catalogue>,
     leaving: watch::Sender<Option<String>>,
     running: watch::Sender<u32>,
     /// Whom the worker serves; others wait.
@@ -25,6 +28,7 @@ pub(super) struct Desk {
     me: watch::Receiver<Descriptor>,
     distccd: SocketAddr,
     said: mpsc::Sender<PrimarySaid>,
+    targets: mpsc::Sender<String>,
 }
 
 /// The primary that has this worker.
@@ -32,6 +36,13 @@ pub(super) struct Desk {
 pub(super) struct Served {
     pub(super) peer: PeerId,
     pub(super) name: String,
+}
+
+/// Where streams pass on what they hear.
+pub(super) struct Talk {
+    pub(super) said: mpsc::Sender<PrimarySaid>,
+    /// Targets that builds name.
+    pub(super) targets: mpsc::Sender<String>,
 }
 
 /// What streams tell the role.
@@ -53,18 +64,21 @@ impl Desk {
         me: watch::Receiver<Descriptor>,
         distccd: SocketAddr,
         running: watch::Sender<u32>,
-        said: mpsc::Sender<PrimarySaid>,
+        talk: Talk,
     ) -> Self {
         let (leaving, _) = watch::channel(None);
         let (served, _) = watch::channel(None);
+        let (catalogue, _) = watch::channel(Catalogue::default());
         Self {
             offers,
+            catalogue,
             leaving,
             running,
             served,
             me,
             distccd,
-            said,
+            said: talk.said,
+            targets: talk.targets,
         }
     }
 
@@ -72,6 +86,22 @@ impl Desk {
     pub(super) fn offer_slots(&self, slots: u32) {
         self.offers
             .send_if_modified(|offer| std::mem::replace(&mut offer.slots, slots) != slots);
+    }
+
+    /// Changes the offer's compilers; `looking` when some are being asked that may follow.
+    pub(super) fn offer_compilers(&self, catalogue: &Catalogue, looking: bool) {
+        self.catalogue.send_replace(catalogue.clone());
+        self.offers.send_if_modified(|offer| {
+            let new = Offer {
+                compilers: catalogue.compilers(),
+                targets: catalogue.targets(),
+                looking,
+                ..offer.clone()
+            };
+            let changed = new != *offer;
+            *offer = new;
+            changed
+        });
     }
 
     /// Changes whom the worker serves.
@@ -156,7 +186,8 @@ impl Drop for Running<'_> {
 async fn job(desk: &Desk, send: SendStream, recv: RecvStream) {
     let outcome = {
         let _running = Running::begin(&desk.running);
-        relay(recv, send, desk.distccd).await
+        let vouches = |compiler: &str| desk.catalogue.borrow().vouches_for(compiler);
+        relay(recv, send, desk.distccd, vouches).await
     };
     if let Err(error) = outcome
         && !matches!(error, RelayError::Cancelled | RelayError::Send(_))
@@ -192,7 +223,12 @@ async fn control(desk: &Desk, peer: PeerId, mut send: SendStream, recv: RecvStre
             read = read_line(&mut lines, &mut text) => {
                 let said = match read {
                     Ok(ToWorker::Goodbye { reason }) => PrimarySaid::Goodbye { reason },
-                    Ok(ToWorker::Hello { .. }) => { text.clear(); continue }
+                    Ok(ToWorker::Hello { .. } | ToWorker::Unknown) => { text.clear(); continue }
+                    Ok(ToWorker::Target { target }) => {
+                        text.clear();
+                        drop(desk.targets.send(target).await);
+                        continue;
+                    }
                     Ok(ToWorker::Met(descriptor)) => {
                         text.clear();
                         drop(desk.said.send(PrimarySaid::Met(descriptor)).await);

@@ -77,7 +77,7 @@ impl Site {
             name: name.parse().unwrap(),
             slots: 4,
             state,
-            admitted: [("gcc".to_owned(), "gcc".to_owned())].into(),
+            admitted: [("gcc".into(), "gcc".to_owned())].into(),
             refused: BTreeMap::new(),
         };
         self.dispatch.update_worker(update).unwrap();

@@ -47,10 +47,21 @@ impl Cluster {
 
     /// Starts a worker with options of its own.
     pub fn worker_with(&mut self, name: &str, args: &[&str]) {
+        let mut command = self.distmesh(&["worker", "--name", name]);
+        command.args(args);
+        self.spawn(name, command);
+    }
+
+    /// Starts a worker with two slots and a PATH of its own.
+    pub fn worker_on(&mut self, name: &str, path: &str) {
+        let mut command = self.distmesh(&["worker", "--name", name, "--slots", "2"]);
+        command.env("PATH", path);
+        self.spawn(name, command);
+    }
+
+    fn spawn(&mut self, name: &str, mut command: Command) {
         let log = fs::File::create(self.log(name)).unwrap();
-        let process = self
-            .distmesh(&["worker", "--name", name])
-            .args(args)
+        let process = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -183,6 +194,19 @@ impl Built {
         worker.unwrap_or_else(|| panic!("no worker {name} in {}", self.report))["jobs"]
             .as_u64()
             .unwrap()
+    }
+
+    /// Why a worker was not used for a compiler, as the report says it.
+    #[track_caller]
+    pub fn refused(&self, worker: &str, compiler: &str) -> String {
+        let refused = self.report["refused"].as_array().unwrap();
+        let found = refused
+            .iter()
+            .find(|refusal| refusal["worker"] == worker && refusal["compiler"] == compiler);
+        let found = found.unwrap_or_else(|| panic!("{compiler} was not refused: {}", self.report));
+        let reason = found["reason"].as_str().unwrap().to_owned();
+        assert!(self.stderr().contains(&reason), "{}", self.stderr());
+        reason
     }
 
     pub fn stderr(&self) -> String {

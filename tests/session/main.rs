@@ -14,4 +14,7 @@ mod forms;
 mod mishaps;
 mod networks;
 mod primaries;
+mod targets;
+mod toolbox;
+mod toolchains;
 mod workers;

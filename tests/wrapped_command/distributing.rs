@@ -318,6 +318,20 @@ async fn a_ccache_masquerade_on_path_is_skipped_and_said() {
     let told = stage.build("gcc -c a.c", 0).await;
     assert!(told.noticed("say --ccache"));
     let real = which("gcc");
-    let is = |news: &BuildNews| matches!(news, BuildNews::Seen(seen) if seen.compiler == real);
+    let is = |news: &BuildNews| matches!(news, BuildNews::Seen(seen) if seen.compiler.path == real);
     assert!(told.news.iter().any(is));
+}
+
+#[tokio::test]
+async fn a_script_that_a_recipe_puts_before_path_and_that_calls_the_next_of_its_name_is_seen_and_ends()
+ {
+    let stage = Stage::new(&[("a.c", "int main(void) { return 0; }\n")]);
+    // It takes its own directory off PATH, as such scripts do, and would meet our link instead.
+    let script = "mkdir bin && printf '#!/bin/sh\\nPATH=${PATH#%s:} exec gcc -DX \"$@\"\\n' $PWD/bin > bin/gcc && chmod 755 bin/gcc && \
+                  printf 'a: a.c\\n\\tgcc -c a.c -o a.o\\n\\tgcc a.o -o a\\n' > Makefile && PATH=$PWD/bin:$PATH make && ./a";
+    let told = stage.build(script, 0).await;
+    assert_eq!((told.outcome.exit, told.outcome.seen), (0, 1));
+    let script = stage.path("bin/gcc");
+    let is = |news: &BuildNews| matches!(news, BuildNews::Seen(seen) if script == std::path::Path::new(&seen.compiler.path));
+    assert!(told.news.iter().any(is), "{:?}", told.news);
 }

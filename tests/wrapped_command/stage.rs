@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, io};
 
 use distmesh::build::{BuildError, BuildNews, BuildOptions, BuildOutcome, run};
 use distmesh::dispatch::{BuildDesk, Dispatch, JobIo, Transport, WorkerUpdate};
-use distmesh::event::{BuildFeedback, BuildUpdate, LinkState, Load};
+use distmesh::event::{BuildFeedback, BuildUpdate, Compiler, LinkState, Load};
 use distmesh::session::PeerId;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -138,12 +138,19 @@ pub(crate) struct Worker {
     _daemon: Distccd,
     slots: u32,
     /// What it is admitted for, by the path here.
-    compilers: BTreeMap<String, String>,
+    compilers: BTreeMap<Compiler, String>,
     _spill: tempfile::TempDir,
 }
 
 /// To distccd, by a way that takes so long.
 struct Straight(SocketAddr, Duration);
+
+/// What a worker is admitted for.
+const CALLED: [(&str, &str); 3] = [
+    ("gcc", ""),
+    ("clang", ""),
+    ("clang", " --target=aarch64-linux-gnu"),
+];
 
 impl Transport for Straight {
     fn open(&self, _: PeerId) -> Pin<Box<dyn Future<Output = io::Result<JobIo>> + Send + '_>> {
@@ -175,8 +182,11 @@ impl Worker {
             dispatch,
             _daemon: daemon,
             slots,
-            compilers: ["gcc", "clang"]
-                .map(|name| (which(name), name.to_owned()))
+            compilers: CALLED
+                .map(|(name, target)| {
+                    let compiler = format!("{}{target}", which(name)).into();
+                    (compiler, name.to_owned())
+                })
                 .into(),
             _spill: spill,
         };
@@ -186,8 +196,8 @@ impl Worker {
 
     /// Admits it for one more compiler, which is its gcc.
     pub(crate) fn admit(&mut self, compiler: &std::path::Path) {
-        let path = compiler.to_str().unwrap().to_owned();
-        self.compilers.insert(path, "gcc".to_owned());
+        let path = compiler.to_str().unwrap();
+        self.compilers.insert(path.into(), "gcc".to_owned());
         self.set_state(LinkState::Up);
     }
 

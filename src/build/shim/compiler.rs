@@ -10,8 +10,9 @@ use super::super::home::Permit;
 use super::super::layout::State;
 use super::super::permits;
 use super::super::record::{Said, say};
-use super::{Place, execute, texts};
-use crate::event::{CompileSeen, Route};
+use super::{Place, WITHIN, execute, texts};
+use crate::distcc::target;
+use crate::event::{CompileSeen, Compiler, Route};
 
 /// Becomes distcc, ccache or the compiler.
 pub(super) fn compile(named: &Path, args: Vec<OsString>, place: Option<&Place>) -> ! {
@@ -38,7 +39,7 @@ pub(super) fn compile(named: &Path, args: Vec<OsString>, place: Option<&Place>) 
     if seen.route == Route::Distcc {
         let _ = distcc(&real, words, place).exec();
     }
-    execute(Command::new(real).args(args))
+    execute(Command::new(real).args(args).env(WITHIN, "1"))
 }
 
 /// ccache did not have it, and calls us as its prefix.
@@ -64,7 +65,10 @@ pub(super) fn after_cache(named: &Path, args: Vec<OsString>, place: &Place) -> !
 }
 
 fn judge(real: &Path, words: &[String], state: &State) -> CompileSeen {
-    let compiler = real.to_string_lossy().into_owned();
+    let compiler = Compiler {
+        path: real.to_string_lossy().into_owned(),
+        target: target(words.iter().map(String::as_str)).map(str::to_owned),
+    };
     let (route, source) = match classify(words) {
         Class::NotACompile => (Route::NotACompile, None),
         Class::Local(reason) => (Route::Local(reason), None),

@@ -74,9 +74,11 @@ impl Shop<'_> {
         let in_tree = self.tree(adapted.directory.as_deref());
         let mut typed = self.call.command(words);
         let mut command = self.call.command(&adapted.args);
-        if in_tree.is_some() {
-            self.hide_masquerade(&mut typed);
-            self.hide_masquerade(&mut command);
+        for command in [&mut typed, &mut command] {
+            match in_tree {
+                Some(_) => self.hide_masquerade(command),
+                None => drop(command.env("PATH", self.place.masked_path())),
+            }
         }
         let start = Start {
             command,
@@ -160,8 +162,9 @@ impl Shop<'_> {
     fn ninja(&self, words: &[String]) -> ! {
         let adapted = adapt_ninja(words);
         let mut command = self.call.command(&self.with_fixed_jobs(words, &adapted));
-        if self.tree(adapted.directory.as_deref()).is_some() {
-            self.hide_masquerade(&mut command);
+        match self.tree(adapted.directory.as_deref()) {
+            Some(_) => self.hide_masquerade(&mut command),
+            None => drop(command.env("PATH", self.place.masked_path())),
         }
         execute(&mut command)
     }

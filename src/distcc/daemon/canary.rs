@@ -124,7 +124,7 @@ mod tests {
         let fed = parser.feed(&request).unwrap();
         assert!(parser.is_complete());
         assert_eq!(fed.head + fed.body, request.len());
-        assert_eq!(parser.arguments().compiler(), "/usr/bin/gcc");
+        assert_eq!(parser.arguments().compiler(), "/usr/bin/gcc".into());
         assert_eq!(parser.arguments().source().as_deref(), Some(SOURCE));
     }
 

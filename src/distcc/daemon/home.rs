@@ -59,7 +59,6 @@ pub(super) struct Home {
 
 impl Home {
     pub(super) fn make(config: &DaemonConfig, user: Option<&User>) -> Result<Self, DaemonError> {
-        let list = command_list(&config.compilers)?;
         let parent = parent(&config.dir, user);
         let error = |source| DaemonError::Home {
             path: parent.clone(),
@@ -70,18 +69,28 @@ impl Home {
             .tempdir_in(&parent)
             .map_err(error)?;
         let home = Self { dir };
-        home.fill(&list, user).map_err(error)?;
+        home.fill(user).map_err(error)?;
+        home.write_list(&config.compilers)?;
         Ok(home)
     }
 
-    fn fill(&self, list: &str, user: Option<&User>) -> io::Result<()> {
-        fs::write(self.list(), list)?;
-        fs::set_permissions(self.list(), fs::Permissions::from_mode(0o644))?;
+    fn fill(&self, user: Option<&User>) -> io::Result<()> {
         if user.is_some() {
             // The list stays root's: a job can make distccd write files, but not choose what distccd may run.
             fs::set_permissions(self.path(), fs::Permissions::from_mode(0o711))?;
         }
         self.empty_tmp(user)
+    }
+
+    /// Writes what the next distccd may run.
+    pub(super) fn write_list(&self, compilers: &[PathBuf]) -> Result<(), DaemonError> {
+        let list = command_list(compilers)?;
+        let written = fs::write(self.list(), list)
+            .and_then(|()| fs::set_permissions(self.list(), fs::Permissions::from_mode(0o644)));
+        written.map_err(|source| DaemonError::Home {
+            path: self.list(),
+            source,
+        })
     }
 
     /// What a killed distccd had begun is of no use to the next one.

@@ -1,9 +1,10 @@
 //! One run of distccd: its arguments, its environment, its session, its log.
 
 use std::{
+    ffi::OsString,
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
@@ -32,7 +33,7 @@ use super::{
 const JOB_LIFETIME: Duration = Duration::from_secs(1200);
 /// distccd itself accepts no more.
 const MOST_JOBS: u32 = 200;
-/// Where the tools are that compilers call by name (`as`, `collect2`'s `ld`), after the compilers' own directories.
+/// Where the tools are that compilers call by name (`as`, `collect2`'s `ld`), after all others.
 const TOOLS: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
 /// A killed process is gone within a scheduler's tick or is stuck in the kernel.
 const DEATH_POLL: Duration = Duration::from_millis(10);
@@ -239,18 +240,20 @@ fn command(config: &DaemonConfig, home: &Home, user: Option<&User>, port: u16) -
     command
 }
 
-fn search_path(config: &DaemonConfig) -> String {
-    let mut dirs: Vec<&str> = Vec::new();
+/// Compilers must find the assembler that they found when they were identified: the same directories in the same order, and what
+/// else a driver may need behind them.
+fn search_path(config: &DaemonConfig) -> OsString {
     let own = config.compilers.iter().filter_map(|path| path.parent());
-    let own = own
-        .filter_map(Path::to_str)
-        .filter(|dir| !dir.contains(':'));
-    for dir in own.chain(TOOLS) {
-        if !dirs.contains(&dir) {
+    let more = own.chain(TOOLS.map(Path::new)).map(Path::to_owned);
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for dir in std::env::split_paths(&config.search).chain(more) {
+        if dir.is_absolute() && !dirs.contains(&dir) {
             dirs.push(dir);
         }
     }
-    dirs.join(":")
+    // A directory whose name holds a colon cannot stand on a PATH at all.
+    dirs.retain(|dir| !dir.as_os_str().as_encoded_bytes().contains(&b':'));
+    std::env::join_paths(dirs).unwrap_or_default()
 }
 
 /// Kills every process of the session; returns how many there were.

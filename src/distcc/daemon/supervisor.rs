@@ -1,6 +1,6 @@
 //! Keeps one distccd healthy: starts it, looks after it, starts it again.
 
-use std::{io, net::SocketAddr, pin::pin, process::ExitStatus, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, pin::pin, process::ExitStatus, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -44,9 +44,18 @@ pub(super) struct Owned {
     home: Home,
     guard: Guard,
     addr: SocketAddr,
-    events: mpsc::Sender<DaemonEvent>,
-    jobs: watch::Receiver<u32>,
+    outlook: Outlook,
     process: Option<Process>,
+}
+
+/// What the supervisor sees of the worker around it, and tells it.
+#[derive(Debug)]
+pub(super) struct Outlook {
+    /// Jobs that distccd has.
+    pub(super) jobs: watch::Receiver<u32>,
+    /// What it may run.
+    pub(super) compilers: watch::Receiver<Vec<PathBuf>>,
+    pub(super) events: mpsc::Sender<DaemonEvent>,
 }
 
 impl Owned {
@@ -54,8 +63,7 @@ impl Owned {
     pub(super) async fn start(
         config: DaemonConfig,
         pace: Pace,
-        events: mpsc::Sender<DaemonEvent>,
-        jobs: watch::Receiver<u32>,
+        outlook: Outlook,
     ) -> Result<Self, DaemonError> {
         let user = User::find().await;
         let home = Home::make(&config, user.as_ref())?;
@@ -69,8 +77,7 @@ impl Owned {
             home,
             guard,
             addr,
-            events,
-            jobs,
+            outlook,
             process: None,
         };
         match owned.start_on_some_port().await {
@@ -137,7 +144,12 @@ impl Owned {
 
     fn report(&self, health: &watch::Sender<Health>, reason: &str) {
         let text = format!("distccd is started again: {reason}");
-        if self.events.try_send(DaemonEvent::Trouble(text)).is_err() {
+        if self
+            .outlook
+            .events
+            .try_send(DaemonEvent::Trouble(text))
+            .is_err()
+        {
             tracing::debug!(reason, "nobody takes distccd's troubles");
         }
         health.send_replace(Health::Unhealthy(reason.to_owned()));
@@ -151,12 +163,15 @@ impl Owned {
             return "it does not run".to_owned();
         };
         let session = process.session();
-        let vitals = Vitals::new(session, process.journal.clone(), self.jobs.clone());
+        let vitals = Vitals::new(session, process.journal.clone(), self.outlook.jobs.clone());
         let mut canaries = pin!(failing(addr, &compiler, pace, Some(vitals)));
         loop {
             tokio::select! {
                 status = process.ended() => return format!("it ended ({})", told(status)),
                 failure = &mut canaries => return failure.to_string(),
+                Ok(()) = self.outlook.compilers.changed() => {
+                    return "a compiler was installed".to_owned();
+                }
                 () = self.guard.ended() => {
                     if let Err(error) = self.guard.watch_anew(session, self.home.path()).await {
                         return format!("nobody could guard it: {error}");
@@ -169,6 +184,8 @@ impl Owned {
     /// Starts distccd and waits for its first compile.
     async fn run(&mut self) -> Result<(), DaemonError> {
         self.end_process().await;
+        self.config.compilers = self.outlook.compilers.borrow_and_update().clone();
+        self.home.write_list(&self.config.compilers)?;
         let (config, user) = (&self.config, self.user.as_ref());
         let emptied = self.home.empty_tmp(user);
         emptied.map_err(|source| DaemonError::Home {
@@ -176,7 +193,7 @@ impl Owned {
             source,
         })?;
         let port = self.addr.port();
-        let process = Process::spawn(config, &self.home, user, port, self.events.clone())?;
+        let process = Process::spawn(config, &self.home, user, port, self.outlook.events.clone())?;
         let session = process.session();
         let process = self.process.insert(process);
         self.guard

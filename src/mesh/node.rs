@@ -281,6 +281,7 @@ impl Mesh {
         for peer in ghosts {
             self.peers.remove(&peer);
             self.out.tell(MeshEvent::PathDown { peer });
+            self.out.tell(MeshEvent::Forgotten { peer });
         }
         true
     }

@@ -62,6 +62,11 @@ pub enum MeshEvent {
         /// Who.
         peer: PeerId,
     },
+    /// The peer was replaced by its restarted self, which has another key: nothing of it is ever needed again.
+    Forgotten {
+        /// Who it was.
+        peer: PeerId,
+    },
 }
 
 /// Where the machines put their output until it is polled.

@@ -337,7 +337,8 @@ impl Driver {
             | MeshEvent::PathMoved { peer, .. }
             | MeshEvent::PathSuspect { peer, .. }
             | MeshEvent::PathRecovered { peer }
-            | MeshEvent::PathDown { peer } => peer,
+            | MeshEvent::PathDown { peer }
+            | MeshEvent::Forgotten { peer } => peer,
         };
         if let Some(link) = self.links.get_mut(&peer) {
             link.handle_mesh(event, now);

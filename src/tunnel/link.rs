@@ -89,7 +89,7 @@ impl Link {
         Ok(link)
     }
 
-    /// True once the peer said goodbye.
+    /// True once the peer said goodbye, or was started again under another key.
     pub(super) fn has_departed(&self) -> bool {
         self.departed
     }
@@ -111,6 +111,7 @@ impl Link {
             MeshEvent::PathSuspect { silent_for, .. } => self.handle_path_suspect(silent_for),
             MeshEvent::PathRecovered { .. } => self.handle_path_recovered(),
             MeshEvent::PathDown { .. } => self.handle_path_down(now),
+            MeshEvent::Forgotten { .. } => self.departed = true,
             MeshEvent::Unreachable { obstacle, .. } => self.tell(&obstacle.to_string()),
             MeshEvent::DescriptorChanged | MeshEvent::Stuck => {}
         }

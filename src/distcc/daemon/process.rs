@@ -15,8 +15,8 @@ use std::{
 
 use rustix::process::{Pid, Signal};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    process::{Child, Command},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    process::{Child, ChildStdin, Command},
     sync::mpsc,
     task::JoinHandle,
     time::{sleep, timeout},
@@ -137,6 +137,8 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
+    /// Where it waits for the word to begin.
+    go: Option<ChildStdin>,
     session: u32,
     pub(super) journal: Journal,
     reader: JoinHandle<()>,
@@ -150,10 +152,12 @@ impl Process {
         port: u16,
         events: mpsc::Sender<DaemonEvent>,
     ) -> Result<Self, DaemonError> {
-        let spawn_error = |source| DaemonError::Spawn {
+        let spawn_error = |source: io::Error| DaemonError::Spawn {
             path: config.distccd.clone(),
             source,
         };
+        rustix::fs::access(&config.distccd, rustix::fs::Access::EXEC_OK)
+            .map_err(|errno| spawn_error(errno.into()))?;
         let mut command = command(config, home, user, port);
         // SAFETY: between fork and exec only the async-signal-safe setsid is called, and nothing is allocated.
         unsafe {
@@ -164,14 +168,24 @@ impl Process {
         let session = child.id().ok_or_else(missing)?;
         prefer_as_victim(session);
         let log = child.stderr.take().ok_or_else(missing)?;
+        let go = child.stdin.take();
         let journal = Journal::default();
         let reader = tokio::spawn(journal.clone().follow(log, events));
         Ok(Self {
             child,
+            go,
             session,
             journal,
             reader,
         })
+    }
+
+    /// Lets distccd begin, now that somebody will end it.
+    pub(super) async fn begin(&mut self) -> io::Result<()> {
+        match self.go.take() {
+            Some(mut go) => go.write_all(b"\n").await,
+            None => Ok(()),
+        }
     }
 
     /// The session that holds distccd, its children and their compilers.
@@ -206,10 +220,15 @@ impl Process {
     }
 }
 
+/// If we are killed before the guard knows its session, there is no word, and it ends by itself.
+const ON_THE_WORD: &str = "read -r _ && exec \"$@\" </dev/null";
+
 fn command(config: &DaemonConfig, home: &Home, user: Option<&User>, port: u16) -> Command {
-    let mut command = Command::new(&config.distccd);
+    let mut command = Command::new("/bin/sh");
     let jobs = config.slots.saturating_add(1).min(MOST_JOBS);
     command
+        .args(["-c", ON_THE_WORD, "sh"])
+        .arg(&config.distccd)
         .args(["--no-detach", "--daemon", "--log-stderr"])
         .args(["--log-level", "notice"])
         .args(["--listen", "127.0.0.1", "--allow", "127.0.0.1"])
@@ -234,7 +253,7 @@ fn command(config: &DaemonConfig, home: &Home, user: Option<&User>, port: u16) -
             words(&config.compilers).to_string(),
         )
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     command

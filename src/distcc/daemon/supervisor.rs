@@ -203,6 +203,13 @@ impl Owned {
                 what: "tell the guard of distccd",
                 source,
             })?;
+        process
+            .begin()
+            .await
+            .map_err(|source| DaemonError::System {
+                what: "let distccd begin",
+                source,
+            })?;
         let compiler = compiler(&self.config);
         let ended = tokio::select! {
             // A distccd that could not bind must not be mistaken for the stranger who has the port.

@@ -58,7 +58,7 @@ async function installPackages(runner, inputs, env) {
 /** The commands that install packages here. */
 function installers(packages, env) {
   if (which('apt-get', env)) {
-    const root = process.getuid() === 0 ? [] : ['sudo', '-n', '--preserve-env=DEBIAN_FRONTEND,RUNLEVEL']
+    const root = process.getuid() === 0 ? [] : ['sudo', '-n', 'env', 'DEBIAN_FRONTEND=noninteractive', 'RUNLEVEL=1']
     const quiet = ['-qq', '-o=Dpkg::Use-Pty=0', '-o=DPkg::Lock::Timeout=120']
     return [
       [...root, 'apt-get', 'update', ...quiet],

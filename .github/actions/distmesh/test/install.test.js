@@ -139,7 +139,7 @@ test('distcc and the packages that were asked for are installed by an apt-get th
   const runner = bareJob(t)
   symlinkSync(DISTMESH, join(runner.bin, 'distmesh'))
   script(runner, 'apt-get', '')
-  script(runner, 'sudo', 'shift 2; exec "$@"')
+  script(runner, 'sudo', 'shift; exec "$@"')
   const { code, log } = await runner.main({ mode: 'primary', version: 'installed', packages: 'g++-13 ninja-build' })
   assert.equal(code, 0, log)
   const [update, install] = calls(runner, 'apt-get')
@@ -155,7 +155,7 @@ test('a distcc that cannot be installed costs a primary its workers, and ends a 
     const runner = bareJob(t)
     symlinkSync(DISTMESH, join(runner.bin, 'distmesh'))
     script(runner, 'apt-get', 'exit 100')
-    script(runner, 'sudo', 'shift 2; exec "$@"')
+    script(runner, 'sudo', 'shift; exec "$@"')
     return runner.main({ mode, version: 'installed' })
   }
   const [primary, helper] = [await broken('primary'), await broken('worker')]

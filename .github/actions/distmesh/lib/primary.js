@@ -17,11 +17,10 @@ export async function bringUp(runner, inputs, { distmesh }) {
   mkdirSync(report, { recursive: true })
   const runtimeDir = runtimeDirOf(runner.env, inputs.session)
   const variables = sessionVariables(inputs, runtimeDir)
-  for (const [name, value] of Object.entries({ ...variables, ...buildVariables(inputs, report) })) {
-    runner.exportVariable(name, value)
-  }
   for (const [name, value] of Object.entries({ distmesh, report, runtimeDir })) runner.saveState(name, value)
   const up = await start(runner, inputs, distmesh, variables)
+  const forBuilds = up ? { ...variables, ...buildVariables(inputs) } : { ...variables, ...aloneVariables(runtimeDir) }
+  for (const [name, value] of Object.entries({ ...forBuilds, DISTMESH_REPORT: report })) runner.exportVariable(name, value)
   await tell(runner, distmesh, { ...publicEnv(runner.env), ...variables }, up)
   runner.output('report', report)
 }
@@ -47,10 +46,18 @@ async function start(runner, inputs, distmesh, variables) {
 }
 
 /** What `distmesh build` of a later step is told. Options of its command line still come first. */
-function buildVariables(inputs, report) {
-  const variables = { DISTMESH_REPORT: report, DISTMESH_WAIT: inputs.waitTimeout, DISTMESH_MIN_WORKERS: `${inputs.minWorkers}` }
+function buildVariables(inputs) {
+  const variables = { DISTMESH_WAIT: inputs.waitTimeout, DISTMESH_MIN_WORKERS: `${inputs.minWorkers}` }
   if (inputs.expectedWorkers !== undefined) variables.DISTMESH_WORKERS = `${inputs.expectedWorkers}`
   return variables
+}
+
+/**
+ * Why this job is alone has been said once, and nobody comes: a build has nothing to look for, to wait for or to warn of. It finds a
+ * meeting place of its own, to which nobody else has the way.
+ */
+function aloneVariables(runtimeDir) {
+  return { DISTMESH_RENDEZVOUS: `dir:${join(runtimeDir, 'alone')}`, DISTMESH_STUN: 'none', DISTMESH_MIN_WORKERS: '0' }
 }
 
 /** The outputs, as things stand when the step ends. */

@@ -41,7 +41,7 @@ function run(t, options = {}) {
 const BUILD = 'distmesh build -- cmake -S . -B out >/dev/null; distmesh build --require-workers "$1" -- cmake --build out -j'
 const build = (workers) => `set -- ${workers}; ${BUILD}`
 
-test('a primary and two workers build a project by the workflow of the example', { timeout: 300_000 }, async (t) => {
+test('a primary and two workers build a project by the workflow of the example', { timeout: 600_000 }, async (t) => {
   const { job, extra } = run(t)
   const workers = ['1', '2'].map((number) => {
     const runner = job()
@@ -83,7 +83,7 @@ test('a primary and two workers build a project by the workflow of the example',
   assert.deepEqual(readdirSync(primary.env.RUNNER_TEMP), ['distmesh-report'], 'the session leaves only its report')
 })
 
-test('a step that waits has the workers in its outputs, for builds that call distcc themselves', { timeout: 300_000 }, async (t) => {
+test('a step that waits has the workers in its outputs, for builds that call distcc themselves', { timeout: 600_000 }, async (t) => {
   const { job, extra } = run(t)
   const worker = job()
   const step = worker.startMain({ ...WORKER, ...extra, slots: '3' }, CONTEXT)
@@ -104,12 +104,12 @@ test('a step that waits has the workers in its outputs, for builds that call dis
   assert.equal((await step.ended).code, 0)
 })
 
-test('a fork gets one notice, and its build goes on alone; its workers end at once', { timeout: 300_000 }, async (t) => {
+test('a fork gets one notice, and its build goes on alone; its workers end at once', { timeout: 600_000 }, async (t) => {
   const event = { pull_request: { head: { repo: { full_name: 'somebody-else/project' } } } }
   const { job, extra } = run(t, { event })
   const context = { ...CONTEXT, 'secrets.ENCRYPTION_KEY': '' }
   const primary = job()
-  const main = await primary.main({ ...PRIMARY, ...extra, 'min-workers': '0' }, context)
+  const main = await primary.main({ ...PRIMARY, ...extra }, context)
   assert.equal(main.code, 0, main.log)
   assert.match(main.log, /^::notice title=distmesh::building on this machine alone: this pull request comes from a fork/m)
   assert.doesNotMatch(main.log, /::(warning|error) /)
@@ -118,6 +118,7 @@ test('a fork gets one notice, and its build goes on alone; its workers end at on
   primary.project(EXAMPLE)
   const built = await primary.run(build(0))
   assert.equal(built.code, 0, built.log)
+  assert.doesNotMatch(built.log, /waiting for workers|warning:/, 'nobody is waited for, and it was said once')
   assert.equal((await primary.post()).code, 0)
   assert.match(primary.summary, /built on its own machine alone/)
 
@@ -126,7 +127,7 @@ test('a fork gets one notice, and its build goes on alone; its workers end at on
   assert.match(worker.log, /^::notice title=distmesh::this worker has nothing to do: this pull request comes from a fork/m)
 })
 
-test('a secret that somebody forgot is a warning with its cure', { timeout: 300_000 }, async (t) => {
+test('a secret that somebody forgot is a warning with its cure', { timeout: 600_000 }, async (t) => {
   const { job, extra } = run(t)
   for (const given of [PRIMARY, WORKER]) {
     const { code, log } = await job().main({ ...given, ...extra }, { ...CONTEXT, 'secrets.ENCRYPTION_KEY': '' })
@@ -135,23 +136,24 @@ test('a secret that somebody forgot is a warning with its cure', { timeout: 300_
   }
 })
 
-test('a mesh that cannot come up costs the build its workers, not its success', { timeout: 300_000 }, async (t) => {
+test('a mesh that cannot come up costs the build its workers, not its success', { timeout: 600_000 }, async (t) => {
   const { job, extra } = run(t)
   const [primary, worker] = [job(), job()]
-  const nowhere = { ...extra, rendezvous: 'dir:/dev/null/nowhere', 'min-workers': '0' }
+  const nowhere = { ...extra, rendezvous: 'dir:/dev/null/nowhere' }
   const main = await primary.main({ ...PRIMARY, ...nowhere }, CONTEXT)
   assert.equal(main.code, 0, main.log)
   assert.match(main.log, /^::warning title=distmesh::building on this machine alone: `distmesh up` ended with 96\. Try: /m)
   primary.project(EXAMPLE)
-  const built = await primary.run(build(0).replace('--require-workers "$1"', ''))
+  const built = await primary.run(build(0))
   assert.equal(built.code, 0, built.log)
+  assert.doesNotMatch(built.log, /warning:/)
   assert.equal((await primary.post()).code, 0)
   const started = await worker.main({ ...WORKER, ...nowhere }, CONTEXT)
   assert.equal(started.code, 1, 'a worker that cannot start is red')
   assert.match(started.log, /^::error title=distmesh::the worker ended with 96\. Try: /m)
 })
 
-test('a cancelled worker ends within the time that GitHub leaves it', { timeout: 300_000 }, async (t) => {
+test('a cancelled worker ends within the time that GitHub leaves it', { timeout: 600_000 }, async (t) => {
   const { job, extra } = run(t)
   const { child, ended, written } = job().startMain({ ...WORKER, ...extra }, CONTEXT)
   while (!written.text.includes('worker worker-1: ')) await sleep(50)
@@ -161,7 +163,7 @@ test('a cancelled worker ends within the time that GitHub leaves it', { timeout:
   assert.match(log, /worker stopped: SIGINT/)
 })
 
-test('a worker for which no primary comes ends by itself', { timeout: 300_000 }, async (t) => {
+test('a worker for which no primary comes ends by itself', { timeout: 600_000 }, async (t) => {
   const { job, extra } = run(t)
   const { code, log } = await job().main({ ...WORKER, ...extra, 'wait-primary': '1' }, CONTEXT)
   assert.equal(code, 0, log)

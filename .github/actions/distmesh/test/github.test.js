@@ -102,6 +102,20 @@ test('without a secret a run that trusts itself has a mesh too', { skip: whyNoFa
   assert.equal((await step.ended).code, 0)
 })
 
+test("a fork's pull request builds on one runner, with notices and no warning", { skip: whyNoFake, timeout: 600_000 }, async (t) => {
+  const fake = await startFake(t)
+  const [primary, worker] = run(fake, t, { event: { pull_request: { head: { repo: { full_name: 'a-fork/project' } } } } })
+  const context = { ...primary.context, 'secrets.ENCRYPTION_KEY': '' }
+  assert.equal((await primary.runner.main(installed(PRIMARY), context)).code, 0)
+  assert.equal((await worker.runner.main(installed(WORKER), context)).code, 0)
+  primary.runner.project(EXAMPLE)
+  const built = await primary.runner.run('distmesh build -- cmake -S . -B out && distmesh build -- cmake --build out -j')
+  assert.equal(built.code, 0, built.log)
+  assert.equal((await primary.runner.post()).code, 0)
+  assert.doesNotMatch(primary.runner.log + worker.runner.log, /^::(warning|error) /m)
+  assert.deepEqual(await fake.counts(), {}, 'GitHub was asked nothing')
+})
+
 test('a worker ends when the release is there, though its primary never says goodbye', { skip: whyNoFake, timeout: 600_000 }, async (t) => {
   const fake = await startFake(t)
   const [primary, worker] = run(fake, t)

@@ -55,8 +55,8 @@ test('a fork and Dependabot are told from a secret that somebody forgot', () => 
 })
 
 test('a runtime directory whose sockets would have too long a name is made elsewhere', () => {
-  assert.equal(runtimeDirOf({ RUNNER_TEMP: '/home/runner/work/_temp' }, ''), '/home/runner/work/_temp/distmesh')
-  assert.equal(runtimeDirOf({ RUNNER_TEMP: '/Users/runner/work/_temp' }, ''), '/Users/runner/work/_temp/distmesh')
+  assert.equal(runtimeDirOf({ RUNNER_TEMP: '/home/runner/_work/_temp' }, ''), '/home/runner/_work/_temp/distmesh')
+  assert.equal(runtimeDirOf({ RUNNER_TEMP: '/Users/runner/_work/_temp' }, ''), '/Users/runner/_work/_temp/distmesh')
   const elsewhere = runtimeDirOf({ RUNNER_TEMP: '/' + 'x'.repeat(40) }, 'y'.repeat(20))
   removeDir(elsewhere)
   assert.match(elsewhere, /^\/tmp\/distmesh-/)

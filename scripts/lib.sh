@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts beside it: finds out what is missing on this machine and installs it.
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }

@@ -14,3 +14,5 @@ mod fake;
 mod faults;
 mod nodes;
 mod npm;
+mod runs;
+mod stage;

@@ -33,7 +33,7 @@ impl Rest {
     pub(super) fn new(access: &RestAccess) -> Result<Self, CallError> {
         Ok(Self {
             service: Service::new("GitHub's API", &access.base, Some(&access.token))?,
-            budget: Mutex::new(Budget::new(now())),
+            budget: Mutex::new(Budget::of_requests(now())),
             known: Mutex::default(),
         })
     }

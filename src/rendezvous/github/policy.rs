@@ -115,32 +115,46 @@ impl Backoff {
     }
 }
 
-/// REST requests that one runner may spend. The whole repository has 1,000 an hour (GitHub's limit for `GITHUB_TOKEN`), and
-/// twenty runners together stay below 600.
+/// What one runner may spend of something: so many at once, and then one in so long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
+    price: Duration,
+    purse: u32,
     spent: Duration,
     since: Instant,
 }
 
 impl Budget {
-    /// A full purse.
-    pub(super) fn new(now: Instant) -> Self {
+    /// REST requests. The whole repository has 1,000 an hour (GitHub's limit for `GITHUB_TOKEN`): 6 at once and 23 an hour keep
+    /// twenty runners below 600.
+    pub(super) fn of_requests(now: Instant) -> Self {
+        Self::new(Duration::from_secs(157), 6, now)
+    }
+
+    /// Names of artifacts. A job can have 500, and lives for six hours: 12 at once and one a minute are 372, even if each is burned or
+    /// each descriptor is outdated at once.
+    pub(super) fn of_names(now: Instant) -> Self {
+        Self::new(Duration::from_secs(60), 12, now)
+    }
+
+    fn new(price: Duration, purse: u32, now: Instant) -> Self {
         Self {
+            price,
+            purse,
             spent: Duration::ZERO,
             since: now,
         }
     }
 
-    /// A request was made that counts.
+    /// One was spent.
     pub(super) fn spend(&mut self, now: Instant) {
-        self.spent = self.owed(now) + PRICE;
+        self.spent = self.owed(now) + self.price;
         self.since = now;
     }
 
     /// How long to wait until one more can be paid.
     pub(super) fn rest(&self, now: Instant) -> Option<Duration> {
-        let rest = (self.owed(now) + PRICE).saturating_sub(PRICE * PURSE);
+        let rest = (self.owed(now) + self.price).saturating_sub(self.price * self.purse);
         (!rest.is_zero()).then_some(rest)
     }
 
@@ -149,12 +163,6 @@ impl Budget {
             .saturating_sub(now.saturating_duration_since(self.since))
     }
 }
-
-/// One request in so long is 23 an hour.
-const PRICE: Duration = Duration::from_secs(157);
-
-/// So many at once: with 23 more in the first hour, twenty runners spend 580.
-const PURSE: u32 = 6;
 
 /// The first retry is after half a second, the second after one and a half.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -260,7 +268,7 @@ mod tests {
     #[test]
     fn twenty_runners_that_spend_all_they_have_stay_below_600_requests_in_any_hour() {
         let (start, hour) = (some_time(), Duration::from_secs(3600));
-        let mut budget = Budget::new(start);
+        let mut budget = Budget::of_requests(start);
         let mut paid: Vec<Instant> = Vec::new();
         for second in 0..4 * 3600 {
             let now = start + Duration::from_secs(second);

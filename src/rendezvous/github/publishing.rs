@@ -15,6 +15,7 @@ use super::{
 use crate::rendezvous::EntryName;
 
 impl GitHub {
+    /// Publishes, unless the last failure is too fresh.
     pub(super) async fn publish_now(
         &self,
         name: &EntryName,
@@ -23,6 +24,11 @@ impl GitHub {
         let (backoff, because) = lock(&self.publishing).clone();
         if backoff.rest(now()).is_some() {
             return Err(CallError::Resting { because });
+        }
+        let pause = self.results().and_then(|(service, _)| service.rest());
+        if pause.is_some() {
+            // Not even a name is spent.
+            return Err(CallError::Paused { service: RESULTS });
         }
         let published = self.upload(name, sealed).await;
         let (backoff, because) = &mut *lock(&self.publishing);
@@ -43,6 +49,7 @@ impl GitHub {
         let zip = archive::pack(FILE, sealed);
         let mut last = CallError::Taken;
         for _ in 0..NAMES {
+            self.spend_name()?;
             let name = lock(&self.catalogue).fresh_name(entry);
             match self.upload_as(&name, &zip).await {
                 Ok(artifact) => {
@@ -50,12 +57,26 @@ impl GitHub {
                     self.delete(older).await;
                     return Ok(());
                 }
-                Err(error @ (CallError::Paused { .. } | CallError::Quota)) => return Err(error),
-                Err(error @ CallError::Unauthorised { .. }) => return Err(error),
+                // Another name would not help.
+                Err(
+                    error @ (CallError::Paused { .. }
+                    | CallError::Quota
+                    | CallError::Unauthorised { .. }),
+                ) => return Err(error),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    fn spend_name(&self) -> Result<(), CallError> {
+        let mut names = lock(&self.names);
+        if names.rest(now()).is_some() {
+            let because = "this job has made so many artifacts that it has to wait".to_owned();
+            return Err(CallError::Resting { because });
+        }
+        names.spend(now());
+        Ok(())
     }
 
     async fn upload_as(&self, name: &str, zip: &[u8]) -> Result<Found, CallError> {
@@ -110,7 +131,7 @@ const CONTENT_TYPE: HeaderName = HeaderName::from_static("x-ms-blob-content-type
 /// What is inside the zip file.
 const FILE: &str = "descriptor";
 
-/// Names that one publication may burn before it rests: a job can have 500 artifacts.
+/// Names that one publication may burn before it rests.
 const NAMES: u32 = 3;
 
 /// A full storage is emptied by a person, if at all.

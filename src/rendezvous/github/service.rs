@@ -17,7 +17,7 @@ use super::{
     claims::BackendIds,
     http::{Ask, CallError, Service, jitter, lock, now},
     name::{Pattern, Scope},
-    policy::Backoff,
+    policy::{Backoff, Budget},
     rest,
     run::{Access, ResultsAccess, Run},
     twirp,
@@ -37,6 +37,8 @@ pub struct GitHub {
     pub(super) catalogue: Mutex<Catalogue>,
     /// When to publish again, and why not now.
     pub(super) publishing: Mutex<(Backoff, String)>,
+    /// What is left of a job's artifacts.
+    pub(super) names: Mutex<Budget>,
     rejected: AtomicU32,
     polls: AtomicU32,
     lists: watch::Sender<u64>,
@@ -63,6 +65,7 @@ impl GitHub {
             blobs: Service::new("the artifact storage", &nowhere, None).map_err(failed)?,
             catalogue: Mutex::new(Catalogue::new(scope)),
             publishing: Mutex::default(),
+            names: Mutex::new(Budget::of_names(now())),
             rejected: AtomicU32::new(0),
             polls: AtomicU32::new(0),
             lists: watch::channel(0).0,
@@ -311,8 +314,8 @@ pub(super) const RESULTS: &str = "GitHub's results service";
 /// 401 three times running is an answer, not an accident.
 const REFUSALS: u32 = 3;
 
-/// A third damaged answer is not an accident.
-const DAMAGED: u32 = 3;
+/// A fifth damaged answer, a quarter of a minute after the first, is not an accident.
+const DAMAGED: u32 = 5;
 
 /// Three polls and what is tried again between them.
 const PATIENCE: Duration = Duration::from_secs(15);

@@ -197,7 +197,7 @@ fn github(run: &Run) -> Result<GitHub, Failure> {
             "{WHAT}: ACTIONS_RUNTIME_TOKEN and ACTIONS_RESULTS_URL are not set"
         ))
         .hint(
-            "start distmesh by its action: only actions get the run's token, `run:` steps do not",
+            "start distmesh by its action: only actions get the run's token, `run:` steps do not (and older Enterprise Servers have no such service)",
         ));
     }
     GitHub::new(run.clone(), &access).map_err(|error| {

@@ -189,6 +189,25 @@ async fn one_runners_budget_ends_before_githubs_does() {
 }
 
 #[tokio::test]
+async fn twenty_runners_meet_without_one_rest_request_and_watch_for_two_each() {
+    let fake = Fake::start();
+    let mut nodes = Nodes::start(&fake, 1, 20);
+    assert!(nodes.form(3 * MINUTE).await, "{}", nodes.said());
+    println!("twenty runners meet: {:?}", fake.counts());
+    assert_eq!(fake.charged(), 0);
+    fake.lock().counts.clear();
+    for job in 20..40 {
+        let (_, reader) = github(&fake, 1, &job.to_string(), &["ACTIONS_RUNTIME_TOKEN"]);
+        for _ in 0..30 {
+            assert_eq!(reader.list().await.unwrap().len(), 20);
+        }
+    }
+    println!("twenty watch by REST alone: {:?}", fake.counts());
+    assert_eq!(fake.charged(), 40);
+    nodes.stop().await;
+}
+
+#[tokio::test]
 async fn an_enterprise_server_has_its_api_below_a_path() {
     let mut fake = Fake::start();
     let mut nodes = Nodes::start(&fake, 1, 2);

@@ -66,7 +66,8 @@ impl Catalogue {
     pub(super) fn handle_list(&mut self, found: Vec<Found>) {
         for mine in &mut self.mine {
             let listed = found.iter().any(|found| found.id == mine.artifact.id);
-            mine.seen |= listed;
+            // Our name with another number: the list is not late, somebody replaced it.
+            mine.seen |= found.iter().any(|found| found.name == mine.artifact.name);
             mine.missed = if listed { 0 } else { mine.missed + 1 };
         }
         self.copies.clear();
@@ -266,6 +267,18 @@ mod tests {
         for missed in 0..4 {
             assert_eq!(catalogue.still_there(&entry), missed < 3);
             catalogue.handle_list(vec![]);
+        }
+    }
+
+    #[test]
+    fn what_somebody_replaced_is_missed_sooner_than_what_is_not_listed_yet() {
+        let mut catalogue = catalogue();
+        let (entry, _) = catalogue.scope.parse("distmesh-2-worker-w-9.1").unwrap();
+        catalogue.fresh_name(&entry);
+        catalogue.handle_published(&entry, found(3, "distmesh-2-worker-w-9.1"));
+        for missed in 0..4 {
+            assert_eq!(catalogue.still_there(&entry), missed < 3);
+            catalogue.handle_list(vec![found(4, "distmesh-2-worker-w-9.1")]);
         }
     }
 

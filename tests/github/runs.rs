@@ -76,32 +76,32 @@ fn litter(fake: &Fake) {
 }
 
 #[test]
-fn workers_end_at_the_primarys_goodbye_with_its_job_and_when_nobody_comes() {
+fn workers_end_at_the_primarys_goodbye_or_with_its_job() {
     let fake = Fake::start();
     let mut stage = Stage::new(fake.clone(), 1);
     stage.worker("1", &[]);
     stage.worker("2", &["--once=false"]);
-    stage.worker("3", &["--once=false", "--wait-primary", "20s"]);
     let project = project(2);
-    let built = stage.build(3, project.path(), &[]);
+    let built = stage.build(2, project.path(), &[]);
     assert!(built.status.success(), "{}", text(&built.stderr));
-    assert_eq!(stage.ended("1"), Some(0));
-    assert!(
-        stage.said("1").contains("the primary is done"),
-        "{}",
-        stage.said("1")
-    );
     let job = serde_json::json!({"status": "completed", "conclusion": "failure", "runner_name": "GitHub Actions 0"});
     fake.lock().store.jobs = vec![job];
-    for job in ["2", "3"] {
+    for (job, reason) in [
+        ("1", "worker stopped: the primary is done"),
+        ("2", "worker stopped: the primary's job has ended: failure"),
+    ] {
         assert_eq!(stage.ended(job), Some(0));
-        let said = stage.said(job);
-        let reason = "worker stopped: the primary's job has ended: failure";
-        assert!(
-            said.contains(reason) || (job == "3" && said.contains("no primary for 20s")),
-            "{said}"
-        );
+        assert!(stage.said(job).contains(reason), "{}", stage.said(job));
     }
+}
+
+#[test]
+fn a_worker_ends_when_no_primary_comes() {
+    let mut stage = Stage::new(Fake::start(), 1);
+    stage.worker("1", &["--wait-primary", "2s"]);
+    assert_eq!(stage.ended("1"), Some(0));
+    let said = stage.said("1");
+    assert!(said.contains("worker stopped: no primary for 2s"), "{said}");
 }
 
 #[test]

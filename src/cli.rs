@@ -15,7 +15,10 @@ use clap::{
 };
 use clap_complete::Shell;
 
-use crate::session::{NodeName, SessionName};
+use crate::{
+    rendezvous::github::Pattern,
+    session::{NodeName, SessionName},
+};
 pub use usage::explain;
 pub use values::{RendezvousAddress, StunChoice, StunServer};
 
@@ -123,6 +126,9 @@ pub struct WorkerArgs {
     /// Use the distccd that runs there instead of starting one
     #[arg(long, value_name = "IP:PORT", env = "DISTMESH_DISTCCD", value_parser = values::distccd)]
     pub distccd: Option<SocketAddr>,
+    /// Stop when the run has this artifact, the release; `NAME*`: one whose name begins so
+    #[arg(long, value_name = "NAME", env = "DISTMESH_UNTIL_ARTIFACT")]
+    pub until_artifact: Option<Pattern>,
     /// Stop when the first primary says goodbye [default: only when CI is set]
     #[arg(long, value_name = "BOOL", env = "DISTMESH_ONCE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = FalseyValueParser::new())]
     pub once: Option<bool>,
@@ -228,15 +234,20 @@ pub struct ManArgs {}
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Session")]
 pub struct SessionArgs {
-    /// Where the nodes find each other: dir:PATH, a directory that all of them can reach [default: one of this user's on this machine]
-    #[arg(long, value_name = "dir:PATH", env = "DISTMESH_RENDEZVOUS")]
+    /// Where the nodes find each other: dir:PATH, a directory that all of them can reach, or github, the artifacts of this run of
+    /// GitHub Actions [default: github inside such a run, else a directory of this user's on this machine]
+    #[arg(long, value_name = "dir:PATH|github", env = "DISTMESH_RENDEZVOUS")]
     pub rendezvous: Option<RendezvousAddress>,
-    /// The session's name, the same on all nodes [default: default]
+    /// The session's name, the same on all nodes [default: run id and attempt on GitHub, else default]
     #[arg(long, value_name = "NAME", env = "DISTMESH_SESSION")]
     pub session: Option<SessionName>,
     /// Read the shared secret from this file [default: the variable ENCRYPTION_KEY, or one that this user's nodes share]
     #[arg(long, value_name = "FILE", env = "DISTMESH_SECRET_FILE")]
     pub secret_file: Option<PathBuf>,
+    /// Where there is no secret, trust whoever can write this run's artifacts: every job of the run, and nobody else. Their
+    /// contents are then readable to whoever can read artifacts; see SECURITY.md
+    #[arg(long, env = "DISTMESH_TRUST_RUN", value_parser = FalseyValueParser::new())]
+    pub trust_run: bool,
     /// The local UDP address of the links [default: any free port]
     #[arg(long, value_name = "IP:PORT", env = "DISTMESH_BIND", value_parser = values::bind)]
     pub bind: Option<SocketAddr>,
@@ -386,7 +397,14 @@ mod tests {
                 .get_arguments()
                 .filter(|arg| arg.get_help_heading() == Some("Session"))
             {
-                let session = ["rendezvous", "session", "secret_file", "bind", "stun"];
+                let session = [
+                    "rendezvous",
+                    "session",
+                    "secret_file",
+                    "trust_run",
+                    "bind",
+                    "stun",
+                ];
                 assert!(session.contains(&arg.get_id().as_str()), "{arg}");
             }
         }
@@ -463,7 +481,7 @@ mod tests {
         for wrong in [
             ["--session", "a/b"],
             ["--bind", "7000"],
-            ["--rendezvous", "github"],
+            ["--rendezvous", "gitlab"],
         ] {
             assert!(parse::<SessionArgs>(&wrong).is_err(), "{wrong:?}");
         }

@@ -17,6 +17,8 @@ pub enum Kind {
     Usage,
     /// The wrapped command could not be run, or a worker, a session or a command of ours could not do its work.
     CannotRun,
+    /// The run has no secret, as that of a fork's pull request: builds go on alone.
+    NoSecret,
     /// `--require-workers` was not met.
     TooFewWorkers,
 }
@@ -26,7 +28,7 @@ impl Kind {
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Usage => 2,
-            Self::CannotRun => 96,
+            Self::CannotRun | Self::NoSecret => 96,
             Self::TooFewWorkers => 97,
         }
     }

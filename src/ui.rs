@@ -6,6 +6,7 @@
 //!
 //! Text may come from a peer: control characters never reach the terminal. A closed pipe is not an error of ours.
 
+mod mask;
 mod screen;
 
 use std::{
@@ -104,7 +105,10 @@ impl Ui {
 
     fn write(&self, render: impl FnOnce(&mut Screen) -> String) {
         let mut streams = self.lock();
-        let text = render(&mut streams.screen);
+        let mut text = render(&mut streams.screen);
+        if streams.screen.settings().masked {
+            text = mask::addresses(&text);
+        }
         if !text.is_empty() {
             // Nobody is left to be told that standard error is closed.
             let _ = streams.err.write_all(text.as_bytes());

@@ -49,6 +49,8 @@ pub struct WorkerConfig {
     pub wait_primary: Option<Duration>,
     /// Stop after this long, whatever happens.
     pub max_lifetime: Option<Duration>,
+    /// Told whether no primary is linked.
+    pub lonely: watch::Sender<bool>,
 }
 
 /// What a person at the worker is told as it happens.
@@ -103,6 +105,7 @@ pub async fn run(
             .max_lifetime
             .map(|lifetime| Instant::now() + lifetime),
         max_lifetime: config.max_lifetime,
+        lonely: config.lonely,
         news,
     };
     serving.desk.offer_compilers(&config.compilers, false);
@@ -133,6 +136,7 @@ struct Serving {
     look_at_memory: Instant,
     ends: Option<Instant>,
     max_lifetime: Option<Duration>,
+    lonely: watch::Sender<bool>,
     news: mpsc::Sender<WorkerNews>,
 }
 
@@ -187,7 +191,10 @@ impl Serving {
             if let Some(reason) = ended {
                 break reason;
             }
-            node.look_quickly(self.primaries.is_empty());
+            let lonely = self.primaries.is_empty();
+            node.look_quickly(lonely);
+            self.lonely
+                .send_if_modified(|now| std::mem::replace(now, lonely) != lonely);
         };
         self.drain(&reason).await;
         reason

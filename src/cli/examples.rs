@@ -32,9 +32,10 @@ Examples:
   distmesh worker --slots 4 --name attic
   distmesh worker --rendezvous dir:/mnt/shared --secret-file key
   distmesh worker --once --wait-primary 10m --max-lifetime 5h30m
+  distmesh worker --until-artifact 'release-*'      in a job of GitHub Actions
 
 Exit codes:
-  0   it was stopped, or one of the limits above was reached
+  0   it was stopped, one of the limits above was reached, or the run has no secret (a fork's pull request)
   2   the command line is wrong
   96  it could not start: no distccd, no compiler, no session";
 
@@ -43,7 +44,7 @@ Examples:
   distmesh up --min-workers 2 && distmesh build -- make -j && distmesh down
 
 Exit codes:
-  0   the session is up, with however many workers
+  0   the session is up, with however many workers, or the run has no secret (a fork's pull request)
   2   the command line is wrong
   96  it could not start";
 

@@ -127,7 +127,7 @@ mod tests {
     fn a_wrong_value_is_answered_with_the_right_form() {
         let lifetime = said(&["worker", "--max-lifetime", "90"]);
         assert!(lifetime.contains("did you mean 90s?"), "{lifetime}");
-        let said = said(&["worker", "--rendezvous", "github"]);
+        let said = said(&["worker", "--rendezvous", "gitlab"]);
         assert!(said.contains("dir:PATH"), "{said}");
         assert!(said.contains("try: "), "{said}");
     }

@@ -7,20 +7,25 @@ use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, ti
 pub enum RendezvousAddress {
     /// A directory that all nodes can reach.
     Dir(PathBuf),
+    /// The artifacts of the run of GitHub Actions that this process is part of.
+    GitHub,
 }
 
 impl FromStr for RendezvousAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text == "github" {
+            return Ok(Self::GitHub);
+        }
         match text.split_once(':') {
             Some(("dir", "")) => Err("a path is missing after `dir:`".to_owned()),
             Some(("dir", path)) => Ok(Self::Dir(PathBuf::from(path))),
             Some((scheme, _)) if !scheme.contains('/') => Err(format!(
-                "`{scheme}:` is not a rendezvous that this version knows; use dir:PATH"
+                "`{scheme}:` is not a rendezvous that this version knows; use dir:PATH or github"
             )),
             _ if text.contains('/') => Err(format!("a directory is written dir:{text}")),
-            _ => Err("not a rendezvous that this version knows; use dir:PATH".to_owned()),
+            _ => Err("not a rendezvous that this version knows; use dir:PATH or github".to_owned()),
         }
     }
 }
@@ -29,6 +34,7 @@ impl fmt::Display for RendezvousAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dir(path) => write!(f, "dir:{}", path.display()),
+            Self::GitHub => f.write_str("github"),
         }
     }
 }
@@ -145,7 +151,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rendezvous_is_a_directory_and_everything_else_says_so() {
+    fn a_rendezvous_is_a_directory_or_github_and_everything_else_says_so() {
+        assert_eq!("github".parse(), Ok(RendezvousAddress::GitHub));
         assert_eq!(
             "dir:/srv/a:b".parse(),
             Ok(RendezvousAddress::Dir("/srv/a:b".into()))
@@ -153,9 +160,9 @@ mod tests {
         for (wrong, says) in [
             ("/srv/mesh", "dir:/srv/mesh"),
             ("s3://bucket", "`s3:` is not"),
-            ("github", "this version"),
+            ("gitlab", "this version"),
             ("dir:", "path is missing"),
-            ("", "use dir:PATH"),
+            ("", "use dir:PATH or github"),
         ] {
             let error = wrong.parse::<RendezvousAddress>().unwrap_err();
             assert!(error.contains(says), "{wrong}: {error}");

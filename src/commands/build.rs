@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{
     hosting::{Host, Hosted, wait_for_workers},
-    setup::Setup,
+    setup::session_dir,
     tell,
 };
 use crate::{
@@ -60,11 +60,10 @@ impl Joined {
             .map_err(|failure| {
                 failure.hint("install it: apt-get install distcc, or brew install distcc")
             })?;
-        let setup = Setup::new(&args.session, ui).await?;
-        let own = match Host::new(&setup)? {
+        let (_, session, dir) = session_dir(args.session.session.clone())?;
+        let own = match Host::join(&args.session, ui).await? {
             Host::Own(hosted) => Some(hosted),
             Host::Other(holder) => {
-                let session = &setup.session;
                 ui.detail(format!(
                     "process {holder} holds session {session}: using it"
                 ));
@@ -72,8 +71,8 @@ impl Joined {
             }
         };
         Ok(Self {
-            dir: setup.dir.private("build")?,
-            socket: setup.dir.control_socket(),
+            dir: dir.private("build")?,
+            socket: dir.control_socket(),
             own,
         })
     }

@@ -4,13 +4,15 @@ use std::{path::Path, time::Duration};
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::setup::{Setup, path_from_env, unique_name};
+use super::setup::{Setup, path_from_env, session_dir, unique_name};
 use crate::{
     admission,
+    cli::SessionArgs,
     control::{self, Request, Server, Status},
     error::{Failure, OrFail},
     primary::{Primary, PrimaryConfig, PrimaryHandle},
     session::{PathError, PrimaryLock, PrivateDir, Role},
+    ui::Ui,
 };
 
 /// A primary that lives as long as this value; [`Hosted::stop`] says goodbye to the workers.
@@ -32,6 +34,20 @@ pub(super) enum Host {
 }
 
 impl Host {
+    /// Uses the session of a living process, which needs neither secret nor rendezvous, or becomes its primary.
+    pub(super) async fn join(args: &SessionArgs, ui: &Ui) -> Result<Self, Failure> {
+        let (_, _, dir) = session_dir(args.session.clone())?;
+        // Only looked at: becoming the primary takes a while, and others would wait for a socket that is not there yet.
+        match dir.lock_primary() {
+            Err(PathError::Held(holder)) => Ok(Self::Other(holder)),
+            Err(error) => Err(error.into()),
+            Ok(looked) => {
+                drop(looked);
+                Self::new(&Setup::new(args, ui).await?)
+            }
+        }
+    }
+
     /// Becomes the session's primary, unless a living process is.
     pub(super) fn new(setup: &Setup) -> Result<Self, Failure> {
         let lock = match setup.dir.lock_primary() {

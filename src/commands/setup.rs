@@ -5,9 +5,12 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use super::variable;
 use crate::{
     cli::{RendezvousAddress, SessionArgs},
-    error::{Failure, OrFail},
+    error::{Failure, Kind, OrFail},
     node::NodeConfig,
-    rendezvous::{Directory, Rendezvous},
+    rendezvous::{
+        Directory, Rendezvous,
+        github::{Access, GitHub, Run, runner_label},
+    },
     session::{NodeName, Role, RuntimeDir, Secret, SessionDir, SessionKeys, SessionName},
     ui::Ui,
 };
@@ -21,29 +24,48 @@ pub(super) struct Setup {
     pub(super) dir: SessionDir,
     keys: Arc<SessionKeys>,
     rendezvous: Arc<dyn Rendezvous>,
+    github: Option<Arc<GitHub>>,
     bind: Option<SocketAddr>,
     stun: Vec<SocketAddr>,
+}
+
+/// Where the nodes of a session meet.
+enum Place {
+    /// A directory that was named.
+    Dir(PathBuf),
+    /// A directory of this user's: nobody comes from outside.
+    Here,
+    /// The artifacts of a run.
+    GitHub(Run),
 }
 
 impl Setup {
     /// Finds or makes the private directory, the secret, the rendezvous and the STUN servers' addresses.
     pub(super) async fn new(args: &SessionArgs, ui: &Ui) -> Result<Self, Failure> {
         let (runtime, session, dir) = session_dir(args.session.clone())?;
-        let secret = secret(args, &runtime, ui)?;
+        let place = Place::find(args)?;
+        let secret = secret(args, &place, &runtime, ui)?;
+        let (rendezvous, github) = rendezvous(&place, &runtime)?;
         // Stretching takes a tenth of a second: the names of STUN servers are looked up meanwhile.
         let salt = session.clone();
         let keys = tokio::task::spawn_blocking(move || SessionKeys::derive(&secret, &salt));
-        let stun = stun_servers(args, ui);
+        let stun = stun_servers(args, &place, ui);
         let (keys, stun) = tokio::join!(keys, stun);
         let keys = keys.or_cannot("derive the session's keys")??;
         Ok(Self {
-            rendezvous: rendezvous(args, &runtime)?,
+            rendezvous,
+            github,
             session,
             dir,
             keys: Arc::new(keys),
             bind: args.bind,
             stun,
         })
+    }
+
+    /// The run whose artifacts are the rendezvous.
+    pub(super) fn github(&self) -> Option<Arc<GitHub>> {
+        self.github.clone()
     }
 
     /// What a node of this session is told.
@@ -65,26 +87,73 @@ impl Setup {
     }
 }
 
+impl Place {
+    fn find(args: &SessionArgs) -> Result<Self, Failure> {
+        match &args.rendezvous {
+            Some(RendezvousAddress::Dir(path)) => Ok(Self::Dir(path.clone())),
+            None if !on_github() => Ok(Self::Here),
+            Some(RendezvousAddress::GitHub) | None => {
+                Run::from_env(text_from_env).map(Self::GitHub).map_err(|error| {
+                    Failure::cannot_run("there is no run of GitHub Actions to meet in")
+                        .because(&error)
+                        .hint("use --rendezvous github in a job of GitHub Actions, and --rendezvous dir:PATH elsewhere")
+                })
+            }
+        }
+    }
+}
+
+/// Fails, as everything else would later, if this is a run that has no secret.
+pub(super) fn require_secret(args: &SessionArgs) -> Result<(), Failure> {
+    let has_secret = args.secret_file.is_some() || path_from_env("ENCRYPTION_KEY").is_some();
+    match Place::find(args)? {
+        Place::GitHub(_) if !has_secret && !args.trust_run => Err(no_secret()),
+        Place::GitHub(_) | Place::Dir(_) | Place::Here => Ok(()),
+    }
+}
+
 /// The private directory of a session, for commands that need no more.
 pub(super) fn session_dir(
     given: Option<SessionName>,
 ) -> Result<(RuntimeDir, SessionName, SessionDir), Failure> {
     let runtime = RuntimeDir::locate(path_from_env)?;
-    let session = given.map_or_else(|| DEFAULT_SESSION.parse(), Ok)?;
+    let session = given.map_or_else(default_session, Ok)?;
     let dir = runtime.session(&session)?;
     Ok((runtime, session, dir))
 }
 
-fn secret(args: &SessionArgs, runtime: &RuntimeDir, ui: &Ui) -> Result<Secret, Failure> {
-    let secret = match (&args.secret_file, path_from_env("ENCRYPTION_KEY")) {
-        (Some(file), _) => Secret::read(file).map_err(|error| {
+/// The session of everybody who names none: inside a run its id and attempt.
+fn default_session() -> Result<SessionName, Failure> {
+    let run = Run::from_env(text_from_env).ok().filter(|_| on_github());
+    run.map_or_else(|| Ok(DEFAULT_SESSION.parse()?), |run| Ok(run.session()))
+}
+
+fn on_github() -> bool {
+    variable("GITHUB_ACTIONS").is_some_and(|value| value == "true")
+}
+
+fn secret(
+    args: &SessionArgs,
+    place: &Place,
+    runtime: &RuntimeDir,
+    ui: &Ui,
+) -> Result<Secret, Failure> {
+    let secret = match (&args.secret_file, path_from_env("ENCRYPTION_KEY"), place) {
+        (Some(file), ..) => Secret::read(file).map_err(|error| {
             let cure = format!("make one with `distmesh keygen > {}`", file.display());
             Failure::cannot_run("there is no secret")
                 .because(&error)
                 .hint(cure)
         })?,
-        (None, Some(key)) => Secret::new(key.into_os_string().into_encoded_bytes())?,
-        (None, None) => Secret::read_or_create(&runtime.secret_file())?,
+        (None, Some(key), _) => Secret::new(key.into_os_string().into_encoded_bytes())?,
+        (None, None, Place::GitHub(run)) if args.trust_run => {
+            ui.say("no secret: every job of this run is trusted (--trust-run)");
+            return Ok(Secret::of_public_facts(&run.facts()));
+        }
+        (None, None, Place::GitHub(_)) => return Err(no_secret()),
+        (None, None, Place::Dir(_) | Place::Here) => {
+            Secret::read_or_create(&runtime.secret_file())?
+        }
     };
     if secret.is_short() {
         ui.warn(
@@ -94,17 +163,53 @@ fn secret(args: &SessionArgs, runtime: &RuntimeDir, ui: &Ui) -> Result<Secret, F
     Ok(secret)
 }
 
-fn rendezvous(args: &SessionArgs, runtime: &RuntimeDir) -> Result<Arc<dyn Rendezvous>, Failure> {
-    let path = match &args.rendezvous {
-        Some(RendezvousAddress::Dir(path)) => path.clone(),
-        None => runtime.rendezvous(),
+fn no_secret() -> Failure {
+    Failure::new(
+        Kind::NoSecret,
+        "this run has no secret by which its machines could trust each other",
+    )
+    .hint(
+        "set ENCRYPTION_KEY from a secret of the repository; pull requests from forks get none: for them --trust-run trusts every job \
+         of the run instead (see SECURITY.md)",
+    )
+}
+
+type Met = (Arc<dyn Rendezvous>, Option<Arc<GitHub>>);
+
+fn rendezvous(place: &Place, runtime: &RuntimeDir) -> Result<Met, Failure> {
+    let path = match place {
+        Place::GitHub(run) => {
+            let github = Arc::new(github(run)?);
+            return Ok((Arc::clone(&github) as Arc<dyn Rendezvous>, Some(github)));
+        }
+        Place::Dir(path) => path.clone(),
+        Place::Here => runtime.rendezvous(),
     };
-    Ok(Arc::new(Directory::open(&path)?))
+    Ok((Arc::new(Directory::open(&path)?), None))
+}
+
+fn github(run: &Run) -> Result<GitHub, Failure> {
+    const WHAT: &str = "this step cannot publish artifacts of the run";
+    let access = Access::from_env(text_from_env);
+    let access = access.map_err(|error| Failure::cannot_run(WHAT).because(&error))?;
+    if access.results.is_none() {
+        return Err(Failure::cannot_run(format!(
+            "{WHAT}: ACTIONS_RUNTIME_TOKEN and ACTIONS_RESULTS_URL are not set"
+        ))
+        .hint(
+            "start distmesh by its action: only actions get the run's token, `run:` steps do not (and older Enterprise Servers have no such service)",
+        ));
+    }
+    GitHub::new(run.clone(), &access).map_err(|error| {
+        Failure::cannot_run(error.to_string()).because(&error).hint(
+            "it needs the certificates of public authorities: apt-get install ca-certificates",
+        )
+    })
 }
 
 /// Looks the servers' names up. Without a rendezvous of its own a session stays on this machine and needs none.
-async fn stun_servers(args: &SessionArgs, ui: &Ui) -> Vec<SocketAddr> {
-    if args.rendezvous.is_none() && args.stun.is_default() {
+async fn stun_servers(args: &SessionArgs, place: &Place, ui: &Ui) -> Vec<SocketAddr> {
+    if matches!(place, Place::Here) && args.stun.is_default() {
         return Vec::new();
     }
     let mut found = Vec::new();
@@ -123,8 +228,18 @@ async fn stun_servers(args: &SessionArgs, ui: &Ui) -> Vec<SocketAddr> {
     found
 }
 
-/// A label that nobody else has: the host's name, and this process's number.
+/// A label that nobody else has: the runner's name on GitHub, by which its job is found, else the host's; and this process's
+/// number.
 pub(super) fn unique_name() -> Result<NodeName, Failure> {
+    let runner = text_from_env("RUNNER_NAME").filter(|_| on_github());
+    let runner = runner.map(|name| runner_label(&name));
+    let label = runner
+        .filter(|label| !label.is_empty())
+        .unwrap_or_else(host_label);
+    Ok(format!("{label}-{}", std::process::id()).parse()?)
+}
+
+fn host_label() -> String {
     let host = rustix::system::uname();
     let host = host.nodename().to_string_lossy();
     let usable: String = host
@@ -132,8 +247,18 @@ pub(super) fn unique_name() -> Result<NodeName, Failure> {
         .filter(char::is_ascii_alphanumeric)
         .take(HOST_PART)
         .collect();
-    let label = if usable.is_empty() { "node" } else { &usable };
-    Ok(format!("{label}-{}", std::process::id()).parse()?)
+    if usable.is_empty() {
+        "node".to_owned()
+    } else {
+        usable
+    }
+}
+
+/// A variable that holds text; one that is empty is as good as not set.
+fn text_from_env(name: &str) -> Option<String> {
+    variable(name)
+        .and_then(|value| value.into_string().ok())
+        .filter(|value| !value.is_empty())
 }
 
 /// A variable that names a path; one that is empty is as good as not set.
@@ -143,7 +268,7 @@ pub(super) fn path_from_env(name: &str) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// The session of everybody who names none.
+/// The session of everybody who names none, outside of a run.
 const DEFAULT_SESSION: &str = "default";
 
 /// A resolver that works answers within a round trip or two.

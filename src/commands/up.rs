@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     down::is_absent,
     hosting::{Host, wait_for_workers},
-    setup::{Setup, path_from_env, session_dir},
+    setup::{Setup, path_from_env, require_secret, session_dir},
 };
 use crate::{
     cli::UpArgs,
@@ -33,6 +33,7 @@ pub async fn up(args: &UpArgs, ui: &Ui) -> Result<u8, Failure> {
     if is_up(&socket).await? {
         ui.say(format!("session {session} is up already"));
     } else {
+        require_secret(&args.session)?;
         start(&dir).await?;
         ui.say(format!("session {session} is up; `distmesh down` ends it"));
     }

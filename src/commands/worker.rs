@@ -17,6 +17,7 @@ use crate::{
     distcc::{Daemon, DaemonConfig},
     error::{Failure, OrFail},
     machine,
+    rendezvous::github::Ending,
     session::Role,
     ui::Ui,
     worker::{self, WorkerConfig, WorkerNews},
@@ -25,6 +26,11 @@ use crate::{
 /// Serves until there is a reason to stop.
 pub async fn worker(args: &WorkerArgs, ui: &Ui) -> Result<u8, Failure> {
     let setup = Setup::new(&args.session, ui).await?;
+    if args.until_artifact.is_some() && setup.github().is_none() {
+        return Err(Failure::usage(
+            "--until-artifact waits for an artifact of a run of GitHub Actions: it needs --rendezvous github",
+        ));
+    }
     let slots = slots(args, ui);
     let dir = setup.dir.private("worker")?;
     let search = path_from_env("PATH").unwrap_or_default().into_os_string();
@@ -46,6 +52,7 @@ pub async fn worker(args: &WorkerArgs, ui: &Ui) -> Result<u8, Failure> {
         setup.session,
         setup.rendezvous()
     ));
+    let (lonely, lonely_now) = watch::channel(true);
     let config = WorkerConfig {
         node: setup.node(Role::Worker, name),
         daemon,
@@ -54,9 +61,20 @@ pub async fn worker(args: &WorkerArgs, ui: &Ui) -> Result<u8, Failure> {
         once: args.once.unwrap_or_else(|| path_from_env("CI").is_some()),
         wait_primary: args.wait_primary,
         max_lifetime: args.max_lifetime,
+        lonely,
     };
     let (tell, mut news) = mpsc::channel(NEWS);
     let (stop, stopped) = watch::channel(None);
+    if let Some(github) = setup.github() {
+        let until = args.until_artifact.clone();
+        let ending = Ending {
+            github,
+            until,
+            lonely: lonely_now,
+        };
+        let stop = stop.clone();
+        tokio::spawn(async move { stop.send_replace(Some(ending.reason().await)) });
+    }
     let teller = ui.clone();
     let telling = tokio::spawn(async move {
         while let Some(news) = news.recv().await {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{BoxFuture, EntryName, Rendezvous, RendezvousError};
+use super::{BoxFuture, Entry, EntryName, Rendezvous, RendezvousError};
 use crate::session::MAX_SEALED;
 
 /// A shared directory.
@@ -74,13 +74,13 @@ impl Directory {
         Ok(())
     }
 
-    fn list_now(&self) -> io::Result<Vec<EntryName>> {
+    fn list_now(&self) -> io::Result<Vec<Entry>> {
         let now = self.file_time_now()?;
         let mut live = Vec::new();
         for (name, modified) in self.read_names()? {
             let age = now.duration_since(modified).unwrap_or_default();
             if age <= self.lease {
-                live.push(name);
+                live.push(Entry { name, copy: 0 });
             } else if age > self.lease * FORGOTTEN {
                 remove(&self.path_of(&name))?;
             }
@@ -139,7 +139,7 @@ impl Rendezvous for Directory {
         })
     }
 
-    fn list(&self) -> BoxFuture<'_, Result<Vec<EntryName>, RendezvousError>> {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Entry>, RendezvousError>> {
         Box::pin(async move {
             self.list_now()
                 .map_err(|source| self.failed("list", source))
@@ -148,10 +148,10 @@ impl Rendezvous for Directory {
 
     fn fetch<'a>(
         &'a self,
-        name: &'a EntryName,
+        entry: &'a Entry,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, RendezvousError>> {
         Box::pin(async move {
-            self.fetch_now(name)
+            self.fetch_now(&entry.name)
                 .map_err(|source| self.failed("read an entry of", source))
         })
     }
@@ -206,19 +206,24 @@ mod tests {
         format!("distmesh~s~worker~{node}~5~{seq}").parse().unwrap()
     }
 
+    fn entry(node: &str, seq: u64) -> Entry {
+        let name = name(node, seq);
+        Entry { name, copy: 0 }
+    }
+
     #[tokio::test]
     async fn an_entry_lives_from_publish_to_withdraw() {
         let tmp = tempfile::tempdir().unwrap();
         let dir = Directory::open(&tmp.path().join("new")).unwrap();
         dir.publish(&name("w", 1), b"one").await.unwrap();
-        assert_eq!(dir.list().await.unwrap(), [name("w", 1)]);
+        assert_eq!(dir.list().await.unwrap(), [entry("w", 1)]);
         assert_eq!(
-            dir.fetch(&name("w", 1)).await.unwrap().as_deref(),
+            dir.fetch(&entry("w", 1)).await.unwrap().as_deref(),
             Some(&b"one"[..])
         );
         dir.withdraw(&name("w", 1)).await.unwrap();
         assert!(dir.list().await.unwrap().is_empty());
-        assert_eq!(dir.fetch(&name("w", 1)).await.unwrap(), None);
+        assert_eq!(dir.fetch(&entry("w", 1)).await.unwrap(), None);
         assert!(!dir.renew(&name("w", 1)).await.unwrap());
         assert_eq!(
             fs::read_dir(tmp.path().join("new")).unwrap().count(),
@@ -234,7 +239,7 @@ mod tests {
         for entry in [name("v", 1), name("w", 1), name("w", 2)] {
             dir.publish(&entry, b"x").await.unwrap();
         }
-        assert_eq!(dir.list().await.unwrap(), [name("v", 1), name("w", 2)]);
+        assert_eq!(dir.list().await.unwrap(), [entry("v", 1), entry("w", 2)]);
     }
 
     #[tokio::test]
@@ -254,16 +259,16 @@ mod tests {
         };
         age("stale", 60);
         age("ancient", 3600);
-        assert_eq!(dir.list().await.unwrap(), [name("fresh", 1)]);
+        assert_eq!(dir.list().await.unwrap(), [entry("fresh", 1)]);
         assert_eq!(
-            dir.fetch(&name("ancient", 1)).await.unwrap(),
+            dir.fetch(&entry("ancient", 1)).await.unwrap(),
             None,
             "swept away"
         );
         assert!(dir.renew(&name("stale", 1)).await.unwrap());
         assert_eq!(
             dir.list().await.unwrap(),
-            [name("fresh", 1), name("stale", 1)]
+            [entry("fresh", 1), entry("stale", 1)]
         );
     }
 
@@ -273,9 +278,9 @@ mod tests {
         let dir = Directory::open(tmp.path()).unwrap();
         fs::write(tmp.path().join("README"), "hello").unwrap();
         fs::write(tmp.path().join(name("w", 1).to_string()), vec![0; 1 << 20]).unwrap();
-        assert_eq!(dir.list().await.unwrap(), [name("w", 1)]);
+        assert_eq!(dir.list().await.unwrap(), [entry("w", 1)]);
         assert_eq!(
-            dir.fetch(&name("w", 1))
+            dir.fetch(&entry("w", 1))
                 .await
                 .unwrap()
                 .map(|bytes| bytes.len()),

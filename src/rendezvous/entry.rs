@@ -22,6 +22,15 @@ pub struct EntryName {
     pub seq: u64,
 }
 
+/// One published copy of an entry: the same name may be published again, where the first copy was damaged or removed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// What it says it is.
+    pub name: EntryName,
+    /// The rendezvous's own number of the copy; the larger is newer. 0 where a name has one copy.
+    pub copy: u64,
+}
+
 /// A name that no distmesh of this version gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the name of a distmesh entry")]

@@ -1,8 +1,11 @@
 //! What is worth fetching, and whom it concerns: pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
-use super::EntryName;
+use super::{Entry, EntryName};
 use crate::session::{Descriptor, NodeName, OpenError, PeerId, Role, SessionName};
 
 /// One node's view of its rendezvous.
@@ -10,7 +13,7 @@ use crate::session::{Descriptor, NodeName, OpenError, PeerId, Role, SessionName}
 pub struct Exchange {
     session: SessionName,
     me: PeerId,
-    seen: BTreeSet<EntryName>,
+    seen: BTreeSet<Entry>,
     newest: BTreeMap<(Role, NodeName), (u64, u64)>,
 }
 
@@ -36,27 +39,37 @@ impl Exchange {
         }
     }
 
-    /// Chooses from a list what to fetch: of every node the newest entries that were not fetched before.
-    pub fn wanted(&mut self, listed: &[EntryName]) -> Vec<EntryName> {
-        let listed: BTreeSet<&EntryName> = listed
+    /// Chooses from a list what to fetch: of every node the newest copy that is neither known nor our own, primaries first. A
+    /// copy that is refused makes way for the next one at the next turn.
+    pub fn wanted(&mut self, listed: &[Entry], mine: Option<&EntryName>) -> Vec<Entry> {
+        let ours: BTreeSet<&Entry> = listed
             .iter()
-            .filter(|entry| entry.session == self.session)
+            .filter(|entry| entry.name.session == self.session)
             .collect();
         // What is listed no more may be forgotten, so that memory does not grow with the session's age.
-        self.seen.retain(|entry| listed.contains(entry));
-        let fresh = listed
+        self.seen.retain(|entry| ours.contains(entry));
+        let mut fresh: Vec<&Entry> = ours
             .into_iter()
-            .filter(|entry| !self.seen.contains(*entry))
-            .cloned();
-        fresh.collect()
+            .filter(|entry| !self.seen.contains(*entry) && Some(&entry.name) != mine)
+            .filter(|entry| !self.knows(&entry.name))
+            .collect();
+        fresh.sort_by_key(|entry| {
+            let name = &entry.name;
+            let newest_first = Reverse((name.version(), entry.copy));
+            (name.role, &name.node, newest_first)
+        });
+        fresh.dedup_by(|later, first| later.name.same_node(&first.name));
+        fresh.into_iter().take(A_TURN).cloned().collect()
+    }
+
+    /// True when a descriptor at least as new as this entry says it is was opened.
+    fn knows(&self, name: &EntryName) -> bool {
+        let newest = self.newest.get(&(name.role, name.node.clone()));
+        newest.is_some_and(|newest| name.version() <= *newest)
     }
 
     /// Takes the result of opening an entry. Names prove nothing: only the descriptor's own words count.
-    pub fn handle_opened(
-        &mut self,
-        entry: EntryName,
-        opened: Result<Descriptor, OpenError>,
-    ) -> Opened {
+    pub fn handle_opened(&mut self, entry: Entry, opened: Result<Descriptor, OpenError>) -> Opened {
         // A truncated file may still be on its way; it is looked at again.
         if opened != Err(OpenError::Truncated) {
             self.seen.insert(entry);
@@ -78,15 +91,24 @@ impl Exchange {
     }
 }
 
+/// A rendezvous full of a stranger's entries must not keep a node from its own work for long.
+const A_TURN: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::session::NatClass;
 
-    fn entry(node: &str, start_ms: u64, seq: u64) -> EntryName {
-        format!("distmesh~s~worker~{node}~{start_ms}~{seq}")
-            .parse()
-            .unwrap()
+    fn entry(node: &str, start_ms: u64, seq: u64) -> Entry {
+        copy(node, start_ms, seq, 0)
+    }
+
+    fn copy(node: &str, start_ms: u64, seq: u64, copy: u64) -> Entry {
+        let name = format!("distmesh~s~worker~{node}~{start_ms}~{seq}");
+        Entry {
+            name: name.parse().unwrap(),
+            copy,
+        }
     }
 
     fn descriptor(key: u8, start_ms: u64, seq: u64) -> Descriptor {
@@ -109,13 +131,43 @@ mod tests {
     #[test]
     fn an_entry_is_fetched_once_and_other_sessions_never() {
         let mut exchange = exchange();
-        let other: EntryName = "distmesh~t~worker~w~1~1".parse().unwrap();
+        let mut other = entry("w", 1, 1);
+        other.name.session = "t".parse().unwrap();
         assert_eq!(
-            exchange.wanted(&[entry("w", 1, 1), other.clone()]),
+            exchange.wanted(&[entry("w", 1, 1), other.clone()], None),
             [entry("w", 1, 1)]
         );
         exchange.handle_opened(entry("w", 1, 1), Ok(descriptor(2, 1, 1)));
-        assert!(exchange.wanted(&[entry("w", 1, 1), other]).is_empty());
+        assert!(exchange.wanted(&[entry("w", 1, 1), other], None).is_empty());
+    }
+
+    #[test]
+    fn of_a_node_the_newest_copy_is_fetched_and_older_ones_only_if_it_is_refused() {
+        let mut exchange = exchange();
+        let listed = [
+            entry("w", 1, 1),
+            copy("w", 1, 2, 7),
+            copy("w", 1, 2, 9),
+            entry("v", 1, 1),
+        ];
+        let wanted = exchange.wanted(&listed, Some(&entry("v", 1, 1).name));
+        assert_eq!(wanted, [copy("w", 1, 2, 9)], "our own is not fetched");
+        exchange.handle_opened(copy("w", 1, 2, 9), Err(OpenError::Locked));
+        let wanted = exchange.wanted(&listed[..3], None);
+        assert_eq!(wanted, [copy("w", 1, 2, 7)], "somebody replaced it");
+        exchange.handle_opened(copy("w", 1, 2, 7), Ok(descriptor(2, 1, 2)));
+        assert!(exchange.wanted(&listed[..3], None).is_empty());
+    }
+
+    #[test]
+    fn primaries_come_first_and_a_flood_is_cut() {
+        let mut exchange = exchange();
+        let mut primary = entry("z", 1, 1);
+        primary.name.role = Role::Primary;
+        let mut listed: Vec<Entry> = (0..200).map(|n| entry(&format!("w{n}"), 1, 1)).collect();
+        listed.push(primary.clone());
+        let wanted = exchange.wanted(&listed, None);
+        assert_eq!((&wanted[0], wanted.len()), (&primary, A_TURN));
     }
 
     #[test]
@@ -123,9 +175,9 @@ mod tests {
         let mut exchange = exchange();
         let refused = exchange.handle_opened(entry("w", 1, 1), Err(OpenError::Truncated));
         assert_eq!(refused, Opened::Refused(OpenError::Truncated));
-        assert_eq!(exchange.wanted(&[entry("w", 1, 1)]).len(), 1);
+        assert_eq!(exchange.wanted(&[entry("w", 1, 1)], None).len(), 1);
         exchange.handle_opened(entry("w", 1, 1), Err(OpenError::Locked));
-        assert!(exchange.wanted(&[entry("w", 1, 1)]).is_empty());
+        assert!(exchange.wanted(&[entry("w", 1, 1)], None).is_empty());
     }
 
     #[test]

@@ -5,18 +5,20 @@
 //! hints, the newest valid one of a node wins, and junk is ignored and counted.
 //!
 //! - [`Rendezvous`] is the trait; [`Directory`] keeps entries as files of a directory that all nodes can reach.
+//! - [`github::GitHub`] keeps them as artifacts of a GitHub Actions run.
 //! - An entry lives on a **lease** that its node renews; one that is not renewed is passed over, and removed in the end.
 //! - [`Exchange`] decides what is worth fetching and whom it concerns: pure. [`run`] is its shell.
 
 mod directory;
 mod entry;
 mod exchange;
+pub mod github;
 mod poller;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 pub use directory::Directory;
-pub use entry::{EntryName, InvalidEntryName};
+pub use entry::{Entry, EntryName, InvalidEntryName};
 pub use exchange::{Exchange, Opened};
 pub use poller::{ExchangeConfig, Notice, run};
 
@@ -33,12 +35,12 @@ pub trait Rendezvous: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<(), RendezvousError>>;
 
     /// The entries whose lease has not run out, this node's own among them.
-    fn list(&self) -> BoxFuture<'_, Result<Vec<EntryName>, RendezvousError>>;
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Entry>, RendezvousError>>;
 
     /// An entry's bytes; `None` when it has gone since it was listed.
     fn fetch<'a>(
         &'a self,
-        name: &'a EntryName,
+        entry: &'a Entry,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, RendezvousError>>;
 
     /// Renews an entry's lease; `false` when the entry is not there any more.
@@ -49,6 +51,11 @@ pub trait Rendezvous: Send + Sync + fmt::Debug {
 
     /// How long to wait between two polls: when somebody is missing or silent, and when all is well.
     fn poll_interval(&self, quick: bool) -> Duration;
+
+    /// How long it may fail before a person is told of it.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// The rendezvous in words, for a person.
     fn describe(&self) -> String;

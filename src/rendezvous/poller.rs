@@ -4,10 +4,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
 
-use super::{EntryName, Exchange, Opened, Rendezvous, RendezvousError};
+use super::{Entry, EntryName, Exchange, Opened, Rendezvous, RendezvousError};
 use crate::session::{self, Descriptor, OpenError, SessionKeys, SessionName};
 
 /// What [`run`] works with.
@@ -79,11 +80,16 @@ pub async fn run(config: ExchangeConfig) {
         exchange,
         published: None,
         renewed: Instant::now(),
+        failing: None,
         trouble: None,
     };
     while !*stop.borrow() {
         let current = me.borrow_and_update().clone();
-        poller.turn(&current).await;
+        // A service that is slow to answer keeps nobody from leaving.
+        tokio::select! {
+            () = poller.turn(&current) => {}
+            _ = stop.changed() => break,
+        }
         let interval = poller
             .config
             .rendezvous
@@ -103,6 +109,8 @@ struct Poller {
     exchange: Exchange,
     published: Option<EntryName>,
     renewed: Instant,
+    /// Since when it fails, and what a person was told of it.
+    failing: Option<Instant>,
     trouble: Option<String>,
 }
 
@@ -110,7 +118,11 @@ impl Poller {
     async fn turn(&mut self, me: &Descriptor) {
         let published = self.publish_or_renew(me).await;
         let looked = self.look().await;
-        match published.and(looked) {
+        let outcome = published.and(looked);
+        if outcome.is_ok() {
+            self.failing = None;
+        }
+        match outcome {
             Ok(()) if self.trouble.take().is_some() => self.tell(Notice::Recovered).await,
             Ok(()) => {}
             Err(error) => self.complain(error.to_string()).await,
@@ -144,31 +156,44 @@ impl Poller {
         rendezvous.publish(name, &sealed).await
     }
 
+    /// Fetches what is new, some at once; an entry that cannot be fetched keeps nobody from the others.
     async fn look(&mut self) -> Result<(), RendezvousError> {
-        let rendezvous = Arc::clone(&self.config.rendezvous);
-        let listed = rendezvous.list().await?;
-        for entry in self.exchange.wanted(&listed) {
-            let Some(sealed) = rendezvous.fetch(&entry).await? else {
-                continue;
-            };
-            let opened = session::open(&sealed, &self.config.keys, &self.config.session);
-            match self.exchange.handle_opened(entry.clone(), opened) {
-                // The node ends when nobody takes descriptors any more; `stop` says so.
-                Opened::Peer(descriptor) => drop(self.config.found.send(*descriptor).await),
-                Opened::Nothing | Opened::Refused(OpenError::Truncated) => {}
-                Opened::Refused(OpenError::Locked) => {
-                    self.tell(Notice::OtherSecret {
-                        node: format!("{} {}", entry.role, entry.node),
-                    })
-                    .await;
-                }
-                Opened::Refused(error) => {
-                    let entry = entry.to_string();
-                    self.tell(Notice::Junk { entry, error }).await;
+        let listed = self.config.rendezvous.list().await?;
+        let wanted = self.exchange.wanted(&listed, self.published.as_ref());
+        let mut outcome = Ok(());
+        for some in wanted.chunks(AT_ONCE) {
+            let mut fetching = JoinSet::new();
+            for entry in some.iter().cloned() {
+                let rendezvous = Arc::clone(&self.config.rendezvous);
+                fetching.spawn(async move { (rendezvous.fetch(&entry).await, entry) });
+            }
+            while let Some(fetched) = fetching.join_next().await {
+                match fetched {
+                    Ok((Ok(Some(sealed)), entry)) => self.open(entry, &sealed).await,
+                    Ok((Ok(None), _)) | Err(_) => {}
+                    Ok((Err(error), _)) => outcome = Err(error),
                 }
             }
         }
-        Ok(())
+        outcome
+    }
+
+    async fn open(&mut self, entry: Entry, sealed: &[u8]) {
+        let opened = session::open(sealed, &self.config.keys, &self.config.session);
+        let name = entry.name.clone();
+        match self.exchange.handle_opened(entry, opened) {
+            // The node ends when nobody takes descriptors any more; `stop` says so.
+            Opened::Peer(descriptor) => drop(self.config.found.send(*descriptor).await),
+            Opened::Nothing | Opened::Refused(OpenError::Truncated) => {}
+            Opened::Refused(OpenError::Locked) => {
+                let node = format!("{} {}", name.role, name.node);
+                self.tell(Notice::OtherSecret { node }).await;
+            }
+            Opened::Refused(error) => {
+                let entry = name.to_string();
+                self.tell(Notice::Junk { entry, error }).await;
+            }
+        }
     }
 
     async fn withdraw(&mut self) {
@@ -179,7 +204,9 @@ impl Poller {
     }
 
     async fn complain(&mut self, error: String) {
-        if self.trouble.as_ref() != Some(&error) {
+        let since = *self.failing.get_or_insert_with(Instant::now);
+        let lasts = since.elapsed() >= self.config.rendezvous.patience();
+        if lasts && self.trouble.as_ref() != Some(&error) {
             self.trouble = Some(error.clone());
             self.tell(Notice::Trouble(error)).await;
         }
@@ -190,6 +217,9 @@ impl Poller {
         drop(self.config.notices.send(notice).await);
     }
 }
+
+/// Twenty entries in three round trips, and no burst that a service would take amiss.
+const AT_ONCE: usize = 8;
 
 /// A sixth of a directory's lease.
 const RENEW: Duration = Duration::from_secs(5);

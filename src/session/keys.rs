@@ -153,6 +153,27 @@ mod tests {
     }
 
     #[test]
+    fn public_facts_in_the_place_of_a_secret_give_every_pair_its_own_keys() {
+        let of_run = |facts| {
+            let secret = Secret::of_public_facts(facts);
+            SessionKeys::derive(&secret, &"7.1".parse().unwrap()).unwrap()
+        };
+        let ((a, a_id), (b, b_id), (c, _)) = (node(1), node(2), node(3));
+        let keys = of_run("https://github.com o/r 7 1");
+        let pair = keys.pair(&a, &b_id).unwrap();
+        assert!(pair == keys.pair(&b, &a_id).unwrap());
+        assert!(
+            pair != keys.pair(&c, &b_id).unwrap(),
+            "a private key is needed"
+        );
+        assert!(
+            pair != of_run("https://github.com o/r 7 2")
+                .pair(&a, &b_id)
+                .unwrap()
+        );
+    }
+
+    #[test]
     fn a_public_key_of_low_order_is_refused() {
         let (a, _) = node(1);
         assert_eq!(

@@ -45,6 +45,13 @@ impl Secret {
         Self(text)
     }
 
+    /// What stands in for a secret when everybody who knows these public facts is trusted. It hides nothing.
+    pub fn of_public_facts(facts: &str) -> Self {
+        Self(Zeroizing::new(
+            format!("distmesh trusts this run\n{facts}").into_bytes(),
+        ))
+    }
+
     /// True when a secret is worth guessing: whoever can read the rendezvous can try secrets offline.
     pub fn is_short(&self) -> bool {
         self.0.len() < SHORT

@@ -28,6 +28,8 @@ pub struct Settings {
     pub colour: bool,
     /// GitHub Actions reads along: warnings become annotations.
     pub github: bool,
+    /// Strangers read along, as on every CI: addresses of machines are masked.
+    pub masked: bool,
     /// How much is said.
     pub verbosity: Verbosity,
 }
@@ -41,6 +43,7 @@ impl Settings {
             live,
             colour: live && !set("NO_COLOR"),
             github: env("GITHUB_ACTIONS").is_some_and(|value| value == "true"),
+            masked: set("CI") || set("GITHUB_ACTIONS"),
             verbosity: match (output.quiet, output.verbose) {
                 (true, _) => Verbosity::Quiet,
                 (false, 0) => Verbosity::Normal,
@@ -232,6 +235,7 @@ mod tests {
         live: true,
         colour: false,
         github: false,
+        masked: false,
         verbosity: Verbosity::Normal,
     };
 

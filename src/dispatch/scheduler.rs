@@ -8,6 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod doubt;
+mod home;
+
 use super::standing::Standing;
 use crate::{event::Compiler, session::PeerId};
 
@@ -231,45 +234,6 @@ impl Scheduler {
         self.serve_waiting(now);
     }
 
-    /// The jobs' own machine compiles one of usual cost in so long.
-    pub fn handle_home(&mut self, seconds: f64) {
-        self.at_home = Some(seconds);
-    }
-
-    /// Whether a job's own machine, which is idle, would have done it long ago.
-    pub fn is_late_for_home(&self, job: JobId, now: Instant) -> bool {
-        let Some(job) = self.jobs.get(&job) else {
-            return false;
-        };
-        let since = |then: Instant| now.saturating_duration_since(then);
-        let Some(newest) = job.attempts.iter().map(|attempt| attempt.since).max() else {
-            return since(job.arrived) >= WAITS_AT_MOST;
-        };
-        let at_home = self.pace_at_home().map(|pace| pace * job.cost());
-        at_home.is_some_and(|seconds| {
-            let late =
-                Duration::from_secs_f64((seconds * LATE_FOR_HOME).min(LONGEST.as_secs_f64()));
-            since(newest) >= late.max(LATE_FOR_HOME_AT_LEAST)
-        })
-    }
-
-    /// The job goes home because it is late: that counts as a measurement of those who have it.
-    pub fn handle_called_back(&mut self, job: JobId, now: Instant) {
-        if let Some(late) = self.jobs.get(&job) {
-            let cost = late.cost();
-            for attempt in late.attempts.clone() {
-                self.note_outrun(attempt, cost, now);
-            }
-        }
-        self.handle_cancel(job, now);
-    }
-
-    /// Workers so slow that the jobs' own machine hardly notices their help: they are only tried now and then.
-    pub fn is_negligible(&self, peer: PeerId) -> bool {
-        let worker = self.workers.get(&peer);
-        worker.is_some_and(|worker| self.helps_too_little(worker))
-    }
-
     /// Looks for jobs that take too long, and for workers that have served their time.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.serve_waiting(now);
@@ -316,29 +280,6 @@ impl Scheduler {
             false => worker.can.slots,
         };
         worker.standing.useful_slots(slots, self.typical, now)
-    }
-
-    /// How much longer it gets no job.
-    fn rests_for(&self, worker: &Worker, now: Instant) -> Duration {
-        let benched = worker.standing.benched_for(now);
-        match self.helps_too_little(worker) {
-            true => benched.max(worker.standing.rests_for(TRIAL_EVERY, now)),
-            false => benched,
-        }
-    }
-
-    /// All its slots together are worth less than a small part of one core at home.
-    fn helps_too_little(&self, worker: &Worker) -> bool {
-        let (Some(home), Some(pace)) = (self.pace_at_home(), worker.standing.proven_pace()) else {
-            return false;
-        };
-        f64::from(worker.can.slots) * home < pace * NEGLIGIBLE
-    }
-
-    /// Seconds per unit of cost on the jobs' own machine.
-    fn pace_at_home(&self) -> Option<f64> {
-        let known = self.at_home.filter(|_| self.usual_cost > 0.0);
-        known.map(|seconds| seconds / self.usual_cost)
     }
 
     fn note_typical(&mut self, pace: f64) {
@@ -429,70 +370,6 @@ impl Scheduler {
         }
     }
 
-    /// Gives a second attempt to jobs whose only one is in doubt.
-    fn double_doubtful(&mut self, now: Instant) {
-        let mut doubtful: Vec<_> = self
-            .jobs
-            .iter()
-            .filter_map(|(id, job)| Some((*id, self.doubt(job, now)?)))
-            .collect();
-        doubtful.sort_by_key(|(id, doubt)| (*doubt, *id));
-        let mut hedges = self.jobs.values().filter(|job| job.hedged).count();
-        let most = (self.capacity(now) as usize / HEDGED_SHARE).max(1);
-        for (id, doubt) in doubtful {
-            let Some(job) = self.jobs.get(&id) else {
-                continue;
-            };
-            let hedge = doubt != Doubt::Silent;
-            let idle = self.waiting.is_empty();
-            let allowed = match doubt {
-                Doubt::Silent => true,
-                Doubt::Stuck => idle || hedges < most,
-                Doubt::Slow => idle,
-            };
-            match self.choose(job, now) {
-                Choice::Worker(worker) if allowed => {
-                    self.assign(id, worker, hedge, now);
-                    hedges += usize::from(hedge);
-                }
-                Choice::Nobody if doubt == Doubt::Silent => self.set_stranded(id, true),
-                Choice::Worker(_) | Choice::Wait | Choice::Nobody => self.set_stranded(id, false),
-            }
-        }
-    }
-
-    /// Why a job's only attempt is in doubt, if it is.
-    fn doubt(&self, job: &Job, now: Instant) -> Option<Doubt> {
-        let [attempt] = job.attempts[..] else {
-            return None;
-        };
-        let worker = self.workers.get(&attempt.on)?;
-        if worker.can.presence == Presence::Silent {
-            return Some(Doubt::Silent);
-        }
-        if self.is_stuck(attempt, job.cost(), now) {
-            return Some(Doubt::Stuck);
-        }
-        let age = now.saturating_duration_since(attempt.since);
-        let late = self.expected(job.cost())? * LATE;
-        (age >= late.max(LATE_AT_LEAST)).then_some(Doubt::Slow)
-    }
-
-    /// The attempt is far too late, and its worker has answered nothing since it began.
-    fn is_stuck(&self, attempt: Attempt, cost: f64, now: Instant) -> bool {
-        let age = now.saturating_duration_since(attempt.since);
-        let expected = self.expected(cost).unwrap_or(UNKNOWN);
-        let worker = self.workers.get(&attempt.on);
-        let answers = |worker: &Worker| worker.standing.has_answered_since(attempt.since);
-        age >= (expected * FAR_TOO_LATE).max(STUCK_AT_LEAST) && !worker.is_some_and(answers)
-    }
-
-    /// How long a job of this cost takes; `None` until enough have been seen.
-    fn expected(&self, cost: f64) -> Option<Duration> {
-        let seconds = (self.typical * cost).clamp(0.0, LONGEST.as_secs_f64());
-        (self.answers >= ENOUGH).then(|| Duration::from_secs_f64(seconds))
-    }
-
     fn assign(&mut self, job: JobId, worker: PeerId, hedge: bool, now: Instant) {
         self.waiting.remove(&job);
         if let Some(assigned) = self.jobs.get_mut(&job) {
@@ -572,17 +449,6 @@ impl Job {
     }
 }
 
-/// Why a job's only attempt may never be answered; the worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Doubt {
-    /// Its worker's link is silent.
-    Silent,
-    /// Its worker answers nothing.
-    Stuck,
-    /// It takes longer than others of its size.
-    Slow,
-}
-
 enum Choice {
     Worker(PeerId),
     Wait,
@@ -596,26 +462,8 @@ const NEWEST: f64 = 0.05;
 /// Answers before a prediction is worth anything.
 const ENOUGH: u32 = 8;
 const FIXED_COST: f64 = 100_000.0;
-/// A slot that nobody wants may race against an attempt this many times longer than expected, …
-const LATE: u32 = 2;
-const LATE_AT_LEAST: Duration = Duration::from_millis(500);
-/// … and one that is wanted, where nothing comes from a worker for so long: compile times of equal sizes differ by less.
-const FAR_TOO_LATE: u32 = 5;
-const STUCK_AT_LEAST: Duration = Duration::from_secs(3);
-/// What is expected of a job as long as nothing is known: a translation unit that takes longer is rare.
-const UNKNOWN: Duration = Duration::from_secs(4);
+/// No translation unit takes longer.
 const LONGEST: Duration = Duration::from_secs(600);
-/// An idle machine takes back what nobody has begun for so long, …
-const WAITS_AT_MOST: Duration = Duration::from_millis(500);
-/// … and what takes this many times as long as it would at home: what was done elsewhere is lost, and sizes tell little.
-const LATE_FOR_HOME: f64 = 4.0;
-const LATE_FOR_HOME_AT_LEAST: Duration = Duration::from_secs(2);
-/// A worker that is worth less than this part of one of the primary's cores: its last job would cost more than all it did.
-const NEGLIGIBLE: f64 = 0.25;
-/// How often such a worker gets a job, to see whether it has become quicker.
-const TRIAL_EVERY: Duration = Duration::from_secs(30);
-/// At most a quarter of the slots races while others wait.
-const HEDGED_SHARE: usize = 4;
 /// A job rather waits this long than goes home.
 const SHORT_BENCH: Duration = Duration::from_secs(1);
 /// How often late jobs are looked for.
@@ -625,6 +473,7 @@ const LOOK: Duration = Duration::from_millis(100);
 mod tests {
     use proptest::prelude::*;
 
+    use super::home::{TRIAL_EVERY, WAITS_AT_MOST};
     use super::*;
 
     fn peer(n: u8) -> PeerId {

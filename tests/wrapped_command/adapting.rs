@@ -29,9 +29,12 @@ fn local(told: &Told, because: &str) -> u64 {
 }
 
 fn incidents(told: &Told) -> Vec<&str> {
-    let texts = told.news.iter().filter_map(|news| match news {
-        BuildNews::Incident(text) => Some(text.as_str()),
-        _ => None,
+    let texts = told.news.iter().filter_map(|news| {
+        if let BuildNews::Incident(text) = news {
+            Some(text.as_str())
+        } else {
+            None
+        }
     });
     texts.collect()
 }

@@ -1,0 +1,93 @@
+//! Jobs whose only attempt is in doubt, and their second attempts.
+
+use std::time::{Duration, Instant};
+
+use super::{Attempt, Choice, ENOUGH, Job, LONGEST, Presence, Scheduler, Worker};
+
+impl Scheduler {
+    /// Gives a second attempt to jobs whose only one is in doubt.
+    pub(super) fn double_doubtful(&mut self, now: Instant) {
+        let mut doubtful: Vec<_> = self
+            .jobs
+            .iter()
+            .filter_map(|(id, job)| Some((*id, self.doubt(job, now)?)))
+            .collect();
+        doubtful.sort_by_key(|(id, doubt)| (*doubt, *id));
+        let mut hedges = self.jobs.values().filter(|job| job.hedged).count();
+        let most = (self.capacity(now) as usize / HEDGED_SHARE).max(1);
+        for (id, doubt) in doubtful {
+            let Some(job) = self.jobs.get(&id) else {
+                continue;
+            };
+            let hedge = doubt != Doubt::Silent;
+            let idle = self.waiting.is_empty();
+            let allowed = match doubt {
+                Doubt::Silent => true,
+                Doubt::Stuck => idle || hedges < most,
+                Doubt::Slow => idle,
+            };
+            match self.choose(job, now) {
+                Choice::Worker(worker) if allowed => {
+                    self.assign(id, worker, hedge, now);
+                    hedges += usize::from(hedge);
+                }
+                Choice::Nobody if doubt == Doubt::Silent => self.set_stranded(id, true),
+                Choice::Worker(_) | Choice::Wait | Choice::Nobody => self.set_stranded(id, false),
+            }
+        }
+    }
+
+    /// Why a job's only attempt is in doubt, if it is.
+    fn doubt(&self, job: &Job, now: Instant) -> Option<Doubt> {
+        let [attempt] = job.attempts[..] else {
+            return None;
+        };
+        let worker = self.workers.get(&attempt.on)?;
+        if worker.can.presence == Presence::Silent {
+            return Some(Doubt::Silent);
+        }
+        if self.is_stuck(attempt, job.cost(), now) {
+            return Some(Doubt::Stuck);
+        }
+        let age = now.saturating_duration_since(attempt.since);
+        let late = self.expected(job.cost())? * LATE;
+        (age >= late.max(LATE_AT_LEAST)).then_some(Doubt::Slow)
+    }
+
+    /// The attempt is far too late, and its worker has answered nothing since it began.
+    pub(super) fn is_stuck(&self, attempt: Attempt, cost: f64, now: Instant) -> bool {
+        let age = now.saturating_duration_since(attempt.since);
+        let expected = self.expected(cost).unwrap_or(UNKNOWN);
+        let worker = self.workers.get(&attempt.on);
+        let answers = |worker: &Worker| worker.standing.has_answered_since(attempt.since);
+        age >= (expected * FAR_TOO_LATE).max(STUCK_AT_LEAST) && !worker.is_some_and(answers)
+    }
+
+    /// How long a job of this cost takes; `None` until enough have been seen.
+    fn expected(&self, cost: f64) -> Option<Duration> {
+        let seconds = (self.typical * cost).clamp(0.0, LONGEST.as_secs_f64());
+        (self.answers >= ENOUGH).then(|| Duration::from_secs_f64(seconds))
+    }
+}
+
+/// Why a job's only attempt may never be answered; the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Doubt {
+    /// Its worker's link is silent.
+    Silent,
+    /// Its worker answers nothing.
+    Stuck,
+    /// It takes longer than others of its size.
+    Slow,
+}
+
+/// A slot that nobody wants may race against an attempt this many times longer than expected, …
+const LATE: u32 = 2;
+const LATE_AT_LEAST: Duration = Duration::from_millis(500);
+/// … and one that is wanted, where nothing comes from a worker for so long: compile times of equal sizes differ by less.
+const FAR_TOO_LATE: u32 = 5;
+const STUCK_AT_LEAST: Duration = Duration::from_secs(3);
+/// What is expected of a job as long as nothing is known: a translation unit that takes longer is rare.
+const UNKNOWN: Duration = Duration::from_secs(4);
+/// At most a quarter of the slots races while others wait.
+const HEDGED_SHARE: usize = 4;

@@ -1,0 +1,80 @@
+//! What the machine that the jobs come from can do for itself, and so whether others are of use.
+
+use std::time::{Duration, Instant};
+
+use super::{JobId, LONGEST, Scheduler, Worker};
+use crate::session::PeerId;
+
+impl Scheduler {
+    /// The jobs' own machine compiles one of usual cost in so long.
+    pub fn handle_home(&mut self, seconds: f64) {
+        self.at_home = Some(seconds);
+    }
+
+    /// Whether a job's own machine, which is idle, would have done it long ago.
+    pub fn is_late_for_home(&self, job: JobId, now: Instant) -> bool {
+        let Some(job) = self.jobs.get(&job) else {
+            return false;
+        };
+        let since = |then: Instant| now.saturating_duration_since(then);
+        let Some(newest) = job.attempts.iter().map(|attempt| attempt.since).max() else {
+            return since(job.arrived) >= WAITS_AT_MOST;
+        };
+        let at_home = self.pace_at_home().map(|pace| pace * job.cost());
+        at_home.is_some_and(|seconds| {
+            let late =
+                Duration::from_secs_f64((seconds * LATE_FOR_HOME).min(LONGEST.as_secs_f64()));
+            since(newest) >= late.max(LATE_FOR_HOME_AT_LEAST)
+        })
+    }
+
+    /// The job goes home because it is late: that counts as a measurement of those who have it.
+    pub fn handle_called_back(&mut self, job: JobId, now: Instant) {
+        if let Some(late) = self.jobs.get(&job) {
+            let cost = late.cost();
+            for attempt in late.attempts.clone() {
+                self.note_outrun(attempt, cost, now);
+            }
+        }
+        self.handle_cancel(job, now);
+    }
+
+    /// Workers so slow that the jobs' own machine hardly notices their help: they are only tried now and then.
+    pub fn is_negligible(&self, peer: PeerId) -> bool {
+        let worker = self.workers.get(&peer);
+        worker.is_some_and(|worker| self.helps_too_little(worker))
+    }
+
+    /// How much longer it gets no job.
+    pub(super) fn rests_for(&self, worker: &Worker, now: Instant) -> Duration {
+        let benched = worker.standing.benched_for(now);
+        match self.helps_too_little(worker) {
+            true => benched.max(worker.standing.rests_for(TRIAL_EVERY, now)),
+            false => benched,
+        }
+    }
+
+    /// All its slots together are worth less than a small part of one core at home.
+    pub(super) fn helps_too_little(&self, worker: &Worker) -> bool {
+        let (Some(home), Some(pace)) = (self.pace_at_home(), worker.standing.proven_pace()) else {
+            return false;
+        };
+        f64::from(worker.can.slots) * home < pace * NEGLIGIBLE
+    }
+
+    /// Seconds per unit of cost on the jobs' own machine.
+    fn pace_at_home(&self) -> Option<f64> {
+        let known = self.at_home.filter(|_| self.usual_cost > 0.0);
+        known.map(|seconds| seconds / self.usual_cost)
+    }
+}
+
+/// An idle machine takes back what nobody has begun for so long, …
+pub(super) const WAITS_AT_MOST: Duration = Duration::from_millis(500);
+/// … and what takes this many times as long as it would at home: what was done elsewhere is lost, and sizes tell little.
+const LATE_FOR_HOME: f64 = 4.0;
+const LATE_FOR_HOME_AT_LEAST: Duration = Duration::from_secs(2);
+/// A worker that is worth less than this part of one of the primary's cores: its last job would cost more than all it did.
+const NEGLIGIBLE: f64 = 0.25;
+/// How often such a worker gets a job, to see whether it has become quicker.
+pub(super) const TRIAL_EVERY: Duration = Duration::from_secs(30);

@@ -1,7 +1,6 @@
 //! The listening ports and the tasks behind them.
 
 use std::{
-    collections::BTreeMap,
     future::Future,
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -11,23 +10,21 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{Notify, mpsc, watch},
-    task::{AbortHandle, JoinSet},
     time::Instant,
 };
 
 use super::{
-    attempt::{AttemptFailure, Request, Response, attempt, write_spool},
+    attempt::Request,
+    job::Job,
     owner,
-    scheduler::{JobId, JobSpec},
+    scheduler::JobSpec,
     spool::Spill,
-    state::{Build, Order, Snapshot, State, Transport, WorkerUpdate},
+    state::{Build, Snapshot, State, Transport, WorkerUpdate},
 };
 use crate::{
-    distcc::hand_back_answer,
-    event::{BuildFeedback, BuildUpdate, JobOutcome, JobRecord, WorkerView},
+    event::{BuildFeedback, BuildUpdate, WorkerView},
     session::{NodeName, PeerId},
 };
 
@@ -42,10 +39,10 @@ pub struct Dispatch {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    transport: Arc<dyn Transport>,
-    spill: Arc<Spill>,
-    state: Mutex<State>,
+pub(super) struct Shared {
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) spill: Arc<Spill>,
+    pub(super) state: Mutex<State>,
     /// The ends of builds by number, for listeners of workers that come later.
     builds: Mutex<Vec<(u64, watch::Receiver<()>)>>,
 }
@@ -246,195 +243,19 @@ impl Desk {
     }
 
     async fn run(self, client: TcpStream, request: Request, prepared: Duration) {
-        let compiler = request.parser.arguments().compiler();
         let (id, orders) = {
             let mut state = lock(&self.shared.state);
             let wish = self.wish.as_ref();
             let spec = JobSpec {
-                compiler: compiler.clone(),
+                compiler: request.parser.arguments().compiler(),
                 preferred: wish.and_then(|name| state.peer_named(name)),
                 bytes: request.len(),
             };
             state.handle_job(self.build, spec, now())
         };
-        let job = Job {
-            _end: JobEnd {
-                shared: self.shared.clone(),
-                id,
-            },
-            record: JobRecord {
-                job: id.0,
-                compiler,
-                source: request.parser.arguments().source(),
-                worker: None,
-                outcome: JobOutcome::Cancelled,
-                attempts: 0,
-                hedged: false,
-                prepared,
-                queued: Duration::ZERO,
-                ran: Duration::ZERO,
-                bytes_up: request.len(),
-                bytes_down: 0,
-            },
-            shared: self.shared.clone(),
-            id,
-            request: Arc::new(request),
-            arrived: Instant::now(),
-            attempts: JoinSet::new(),
-            handles: BTreeMap::new(),
-        };
+        let job = Job::new(self.shared.clone(), id, request, prepared);
         let record = job.run(client, orders).await;
         lock(&self.shared.state).record(self.build, record);
-    }
-}
-
-/// Takes the job out of the scheduler however its task ends.
-struct JobEnd {
-    shared: Arc<Shared>,
-    id: JobId,
-}
-
-impl Drop for JobEnd {
-    fn drop(&mut self) {
-        lock(&self.shared.state).handle_end(self.id, now());
-    }
-}
-
-struct Job {
-    _end: JobEnd,
-    record: JobRecord,
-    shared: Arc<Shared>,
-    id: JobId,
-    request: Arc<Request>,
-    arrived: Instant,
-    /// Dropping them aborts the compiles.
-    attempts: JoinSet<Attempted>,
-    handles: BTreeMap<PeerId, AbortHandle>,
-}
-
-/// How an attempt ended.
-struct Attempted {
-    worker: PeerId,
-    began: Instant,
-    result: Result<Response, AttemptFailure>,
-}
-
-/// One thing that happened to a job.
-enum Happened {
-    Order(Option<Order>),
-    ClientGone,
-    Ended(Attempted),
-    Abandoned,
-}
-
-impl Job {
-    async fn run(
-        mut self,
-        mut client: TcpStream,
-        mut orders: mpsc::UnboundedReceiver<Order>,
-    ) -> JobRecord {
-        loop {
-            let mut byte = [0];
-            let happened = tokio::select! { biased;
-                order = orders.recv() => Happened::Order(order),
-                Some(ended) = self.attempts.join_next() => match ended {
-                    Ok(ended) => Happened::Ended(ended),
-                    Err(aborted) if aborted.is_cancelled() => Happened::Abandoned,
-                    // distcc tries again, and then here.
-                    Err(_) => Happened::ClientGone,
-                },
-                _ = client.read(&mut byte) => Happened::ClientGone,
-            };
-            match happened {
-                Happened::Order(Some(Order::Attempt {
-                    worker,
-                    compiler,
-                    hedge,
-                })) => {
-                    self.record.attempts += 1;
-                    self.record.hedged |= hedge;
-                    self.attempt(worker, compiler);
-                }
-                Happened::Order(Some(Order::Abandon { worker })) => {
-                    let handle = self.handles.remove(&worker);
-                    handle.into_iter().for_each(|handle| handle.abort());
-                }
-                Happened::Order(Some(Order::HandBack(outcome))) => {
-                    return self.hand_back(client, outcome).await;
-                }
-                Happened::Ended(Attempted {
-                    worker,
-                    began,
-                    result: Ok(response),
-                }) => {
-                    // The others end with the set.
-                    self.attempts = JoinSet::new();
-                    let ran = began.elapsed();
-                    self.record.queued = began - self.arrived;
-                    self.record.ran = ran;
-                    {
-                        let mut state = lock(&self.shared.state);
-                        self.record.worker = state.worker_name(worker);
-                        state.handle_done(self.id, worker, ran, now());
-                    }
-                    return self.answer(client, &response).await;
-                }
-                Happened::Ended(Attempted {
-                    worker,
-                    result: Err(failure),
-                    ..
-                }) => self.handle_failure(worker, &failure),
-                Happened::Abandoned => {}
-                Happened::ClientGone | Happened::Order(None) => return self.record,
-            }
-        }
-    }
-
-    fn attempt(&mut self, worker: PeerId, compiler: String) {
-        let (shared, request) = (self.shared.clone(), self.request.clone());
-        let began = Instant::now();
-        let handle = self.attempts.spawn(async move {
-            let (transport, spill) = (&*shared.transport, &shared.spill);
-            let result = attempt(transport, worker, &compiler, &request, spill).await;
-            Attempted {
-                worker,
-                began,
-                result,
-            }
-        });
-        self.handles.insert(worker, handle);
-    }
-
-    fn handle_failure(&mut self, worker: PeerId, failure: &AttemptFailure) {
-        self.handles.remove(&worker);
-        let mut state = lock(&self.shared.state);
-        let name = state.worker_name(worker);
-        tracing::info!(job = self.id.0, worker = name, %failure, "attempt failed");
-        state.handle_attempt_failed(self.id, worker, &failure.to_string(), now());
-    }
-
-    async fn answer(mut self, mut client: TcpStream, response: &Response) -> JobRecord {
-        self.record.bytes_down = response.bytes.len();
-        // In protocol 3 a client without `-MD` closes before the last body: a broken pipe there is success.
-        if let Err(error) = write_spool(&mut client, &response.bytes).await {
-            tracing::debug!(job = self.id.0, %error, "the client did not take the whole answer");
-        }
-        self.record.outcome = match response.status {
-            0 => JobOutcome::Compiled,
-            _ => JobOutcome::CompileError,
-        };
-        self.record
-    }
-
-    async fn hand_back(mut self, mut client: TcpStream, outcome: JobOutcome) -> JobRecord {
-        self.attempts = JoinSet::new();
-        let answer = hand_back_answer(self.request.parser.version());
-        if let Err(error) = client.write_all(&answer).await {
-            tracing::debug!(job = self.id.0, %error, "the client did not wait for its job");
-        }
-        self.record.worker = None;
-        self.record.outcome = outcome;
-        self.record
     }
 }
 
@@ -479,10 +300,10 @@ async fn until(mut end: watch::Receiver<()>, task: impl Future<Output = ()>) {
     }
 }
 
-fn now() -> std::time::Instant {
+pub(super) fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

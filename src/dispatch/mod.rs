@@ -14,6 +14,7 @@
 
 mod attempt;
 mod frontend;
+mod job;
 mod owner;
 mod scheduler;
 mod spool;

@@ -19,9 +19,9 @@ const STRICT: Behaviour = Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT);
 const HARD: Behaviour = Behaviour::new(ADDRESS_AND_PORT, ADDRESS_AND_PORT);
 /// What is built.
 #[derive(Clone, Copy)]
-struct Size {
-    files: usize,
-    functions: usize,
+pub(crate) struct Size {
+    pub(crate) files: usize,
+    pub(crate) functions: usize,
 }
 
 const FILES: usize = 40;
@@ -36,7 +36,7 @@ const SHORT: Size = Size {
     functions: 1,
 };
 
-fn project(dir: &Path, size: Size) {
+pub(crate) fn project(dir: &Path, size: Size) {
     fs::create_dir(dir).unwrap();
     for n in 0..size.files {
         let body: String = (0..size.functions)

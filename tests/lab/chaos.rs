@@ -12,6 +12,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
+    builds::{Size, project},
     lab::{Host, Lab, Process, Site, now, story, until},
     nat::{ADDRESS_AND_PORT, Behaviour, INDEPENDENT, rng::Rng},
 };
@@ -19,6 +20,10 @@ use crate::{
 const STRICT: Behaviour = Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT);
 const WORKERS: usize = 3;
 const FILES: usize = 24;
+const SIZE: Size = Size {
+    files: FILES,
+    functions: 20,
+};
 
 /// What may happen to one worker.
 #[derive(Clone, Copy, Debug)]
@@ -162,22 +167,6 @@ fn holds(pid: u32) -> (usize, u64) {
     (descriptors, resident.unwrap())
 }
 
-fn project(dir: &Path) {
-    fs::create_dir(dir).unwrap();
-    for n in 0..FILES {
-        let body: String = (0..20)
-            .map(|f| format!("int f{n}_{f}(int a) {{ int s = {f}; while (a--) s += a * {n} ^ s >> 3; return s; }}\n"))
-            .collect();
-        fs::write(
-            dir.join(format!("f{n}.c")),
-            format!("#include <stdio.h>\n{body}"),
-        )
-        .unwrap();
-    }
-    let rules = "OBJECTS := $(patsubst %.c,%.o,$(wildcard *.c))\nall: $(OBJECTS)\n%.o: %.c\n\tgcc -O2 -c $< -o $@\n";
-    fs::write(dir.join("Makefile"), rules).unwrap();
-}
-
 /// The objects of a project; takes them away.
 fn take_objects(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut objects = BTreeMap::new();
@@ -212,7 +201,7 @@ fn chaos(lab: &mut Lab, builds: u32) {
         })
         .collect();
     let dir = lab.path("project");
-    project(&dir);
+    project(&dir, SIZE);
     let plain = Command::new("make")
         .args(["-s", "-j2"])
         .current_dir(&dir)

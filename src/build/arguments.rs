@@ -172,6 +172,18 @@ pub fn for_distcc(args: Vec<String>) -> Vec<String> {
     words
 }
 
+/// What clang has to be told beside: it writes where it runs into the debug information, and at a worker that is somewhere else. gcc's
+/// preprocessor puts the directory into the source.
+#[must_use]
+pub fn clang_directory(args: &[String], directory: &str) -> Vec<String> {
+    let named = ["-fdebug-compilation-dir", "-ffile-compilation-dir"];
+    let says = |arg: &String| named.iter().any(|option| arg.starts_with(option));
+    match args.iter().any(says) {
+        true => Vec::new(),
+        false => vec![named[0].to_owned(), directory.to_owned()],
+    }
+}
+
 /// `-xc++` in one word.
 fn is_joined_language(arg: &str) -> bool {
     arg.starts_with("-x") && arg != "-x"
@@ -272,6 +284,16 @@ mod tests {
                 "{source}"
             );
         }
+    }
+
+    #[test]
+    fn clang_is_told_where_it_would_run_unless_it_was_told() {
+        let words = |args: &[&str]| {
+            let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+            clang_directory(&args, "/src")
+        };
+        assert_eq!(words(&["-g", "-c"]), ["-fdebug-compilation-dir", "/src"]);
+        assert_eq!(words(&["-ffile-compilation-dir=.", "-c"]), [""; 0]);
     }
 
     #[test]

@@ -21,7 +21,8 @@ use super::{
     owner,
     scheduler::JobSpec,
     spool::Spill,
-    state::{Build, Snapshot, State, Transport, WorkerUpdate},
+    state::{Build, State, Transport, WorkerUpdate},
+    told::Snapshot,
 };
 use crate::{
     event::{BuildFeedback, BuildUpdate, WorkerView},

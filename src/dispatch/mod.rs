@@ -20,6 +20,7 @@ mod scheduler;
 mod spool;
 mod standing;
 mod state;
+mod told;
 
 pub use frontend::{BuildDesk, Dispatch};
 pub use scheduler::{Capability, Decision, JobId, JobSpec, Presence, Scheduler};

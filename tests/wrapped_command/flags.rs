@@ -186,3 +186,27 @@ async fn clang_is_asked_for_the_target_that_was_named() {
     ];
     check(&worker, "clang", &calls).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clang_s_debug_information_names_the_directory_of_here() {
+    let worker = Worker::start(4).await;
+    for debug in ["-g", "-gdwarf-4 -O2", "-gline-tables-only"] {
+        let stage = Stage::new(&[]);
+        let dir = stage.path("project");
+        project(&dir);
+        // The source itself has other columns, and a checksum that what was preprocessed has not.
+        let reference =
+            format!("clang -Iinc -E hello.c -o hello.i && clang {debug} -c hello.i -o here.o");
+        let plain = Command::new("sh")
+            .args(["-c", &reference])
+            .current_dir(&dir)
+            .status()
+            .unwrap();
+        assert!(plain.success());
+        let call = format!("cd project && clang -Iinc {debug} -c hello.c -o away.o");
+        let told = worker.build(stage.sh(&call)).await;
+        assert_eq!((told.outcome.exit, told.outcome.remote), (0, 1), "{debug}");
+        let [here, away] = ["here.o", "away.o"].map(|name| std::fs::read(dir.join(name)).unwrap());
+        assert!(here == away, "{debug}");
+    }
+}

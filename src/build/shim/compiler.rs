@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use super::super::arguments::{Class, classify, for_distcc};
+use super::super::arguments::{Class, clang_directory, classify, for_distcc};
 use super::super::home::Permit;
 use super::super::layout::State;
 use super::super::permits;
@@ -111,6 +111,15 @@ fn stay_if_permitted(seen: &mut CompileSeen, place: &Place) {
 /// More than there are steps: the system takes it for the last one.
 const LOWEST: i32 = 19;
 
+/// By its name, or by the name of what it leads to: `cc` may be either.
+fn is_clang(compiler: &Path) -> bool {
+    let named = |path: &Path| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().contains("clang"))
+    };
+    named(compiler) || std::fs::canonicalize(compiler).is_ok_and(|real| named(&real))
+}
+
 /// A compile that stays here is counted now; one that may leave, when ccache misses it.
 fn cached(seen: CompileSeen) -> Said {
     match seen.route {
@@ -133,10 +142,16 @@ fn ccache(real: &Path, args: &[OsString], remote: bool, place: &Place) -> Comman
 }
 
 fn distcc(real: &Path, words: Vec<String>, place: &Place) -> Command {
+    let here = std::env::current_dir().unwrap_or_default();
+    let told = match here.to_str() {
+        Some(directory) if is_clang(real) => clang_directory(&words, directory),
+        _ => Vec::new(),
+    };
     let mut command = Command::new("distcc");
     command
         .arg(real)
         .args(for_distcc(words))
+        .args(told)
         .env("PATH", place.plain_path());
     command
 }

@@ -1,6 +1,10 @@
 //! What nodes make of the run's artifacts when nothing goes wrong, and of what others put there.
 
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 use distmesh::{
     rendezvous::{EntryName, Rendezvous},
@@ -22,6 +26,22 @@ fn visible(fake: &Fake) -> Vec<String> {
         .iter()
         .filter(|artifact| artifact.is_visible());
     visible.map(|artifact| artifact.name.clone()).collect()
+}
+
+/// What makes the other tests show that no token reaches the blob store.
+#[test]
+fn the_fakes_blob_store_refuses_who_brings_a_token() {
+    let fake = Fake::start();
+    let at = fake.blobs.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(at).unwrap();
+    write!(
+        stream,
+        "GET /blob/1001 HTTP/1.1\r\nAuthorization: Bearer x\r\n\r\n"
+    )
+    .unwrap();
+    let mut status = String::new();
+    BufReader::new(stream).read_line(&mut status).unwrap();
+    assert!(status.contains(" 400 "), "{status}");
 }
 
 #[tokio::test]

@@ -58,6 +58,7 @@ impl Stage {
             .envs(self.fake.env(self.attempt, job))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env("DISTMESH_STUN", "none")
+            .env("DISTMESH_NO_ADAPT", "1")
             .env("DISTMESH_RUNTIME_DIR", home.join("r"))
             .env("TMPDIR", home.join("tmp"))
             .stdin(Stdio::null());

@@ -47,16 +47,18 @@ fn check_memory(parser: &RequestParser, fed: usize) {
 fn check_complete(parser: &RequestParser, parsed: &Parsed) {
     assert!(!parser.may_be_abandoned());
     let arguments = parser.arguments();
+    let compiler = arguments.compiler();
+    assert!(compiler.target.is_none() || arguments.raw().len() > 1);
     let named = [
-        Some(arguments.compiler()),
+        Some(compiler.path.clone()),
+        compiler.target,
         arguments.source(),
         arguments.language(),
     ];
     // Bytes that are no UTF-8 grow threefold when they are replaced.
     let shown: usize = named.iter().flatten().map(String::len).sum();
-    assert!(shown <= 3 * 3 * parsed.head.len());
-    assert!(!arguments.has_target() || arguments.raw().len() > 1);
-    for compiler in [arguments.compiler(), ELSEWHERE.to_owned()] {
+    assert!(shown <= 4 * 3 * parsed.head.len());
+    for compiler in [compiler.path, ELSEWHERE.to_owned()] {
         let again = [&parser.head_for(&compiler)[..], &parsed.body].concat();
         let (_, again) = feed(&[&again]);
         let mut args = parsed.args.clone();

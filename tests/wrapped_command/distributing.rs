@@ -204,7 +204,8 @@ async fn a_short_silence_of_the_only_worker_brings_no_job_home() {
     let disturb = async {
         tokio::time::sleep(Duration::from_millis(700)).await;
         worker.set_state(LinkState::Suspect);
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        // Less than a build waits for a worker that has just fallen silent.
+        tokio::time::sleep(Duration::from_millis(800)).await;
         worker.set_state(LinkState::Up);
         std::future::pending::<()>().await;
     };

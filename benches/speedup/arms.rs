@@ -13,7 +13,7 @@ use crate::{
     cluster::{
         mesh::Mesh,
         nat::Wan,
-        runner::Network,
+        runner::{Network, Runner},
         scratch,
         site::{Made, Site},
         stock::{self, Setting},
@@ -46,6 +46,10 @@ pub(crate) struct Run {
     pub(crate) wall: f64,
     /// Seconds of CPU that the primary spent meanwhile.
     pub(crate) cpu: Option<f64>,
+    /// Seconds of CPU that all workers spent, their start included.
+    pub(crate) workers_cpu: Option<f64>,
+    /// When the first object was there, and each further quarter of them, in seconds.
+    pub(crate) progress: Vec<f64>,
     pub(crate) exit: Option<i32>,
     /// Objects that are missing or not what a local build makes.
     pub(crate) wrong: Vec<PathBuf>,
@@ -59,6 +63,14 @@ pub(crate) struct Stage {
     pub(crate) runs: Vec<Run>,
     /// The settings that are worth measuring, by number of workers.
     best: BTreeMap<usize, Vec<Setting>>,
+    /// The workers' CPU before the run.
+    used_before: f64,
+}
+
+fn quarters(ages: &[f64]) -> Vec<f64> {
+    let last = ages.len().saturating_sub(1);
+    let at = |quarter| ages.get(last * quarter / 4).copied();
+    (0..=4).filter_map(at).collect()
 }
 
 /// How many of the grid's points are measured in earnest: one try does not find the best.
@@ -82,6 +94,7 @@ impl Stage {
             site,
             runs: Vec::new(),
             best: BTreeMap::new(),
+            used_before: 0.0,
         }
     }
 
@@ -131,8 +144,15 @@ impl Stage {
     }
 
     fn note(&mut self, run: Run) {
+        self.used_before = self.workers_used();
         println!("{run:?}");
         self.runs.push(run);
+    }
+
+    /// Before the machines are asked for anything.
+    fn workers_used(&self) -> f64 {
+        let workers = self.site.cluster.workers.iter();
+        workers.map(Runner::used).sum()
     }
 
     fn told(&self, arm: Arm, setting: Option<Setting>, made: &Made) -> Run {
@@ -142,6 +162,8 @@ impl Stage {
             workers: self.workers(),
             wall: made.wall.as_secs_f64(),
             cpu: Some(made.cpu).filter(|cpu| cpu.is_finite()),
+            workers_cpu: Some(self.workers_used() - self.used_before).filter(|cpu| cpu.is_finite()),
+            progress: quarters(&self.site.tree.ages()),
             exit: made.code(),
             wrong: self.site.wrong(),
             search: false,

@@ -243,6 +243,11 @@ impl Desk {
         Ok(())
     }
 
+    /// Whether a compile is to give way to whatever begins.
+    pub(super) fn holds_spare(&self) -> bool {
+        self.kept.count(Permit::Spare) > 0
+    }
+
     /// A token came back.
     pub(super) async fn returned(&self) {
         self.bell.rung().await;
@@ -292,11 +297,16 @@ impl Desk {
     fn offer_home(&mut self, holders: &[Holder], now: Instant) {
         for (permit, took) in self.kept.reap(now) {
             self.home.handle_compiled(permit, took);
+            if permit == Permit::Spare {
+                self.tally.spare += took;
+            }
         }
         if !self.options.adapt {
             return;
         }
         let moment = self.moment(holders, now);
+        self.kept
+            .let_rest(moment.here + moment.spare > moment.local, now);
         self.permits.offer(self.home.offer(&moment));
         let stays = self.home.stays();
         if std::mem::replace(&mut self.told_stays, stays) != stays {

@@ -41,6 +41,7 @@ mod lease;
 mod makes;
 mod outcome;
 mod pace;
+mod pause;
 mod permits;
 pub mod processes;
 mod pulse;

@@ -1,6 +1,7 @@
 //! What became of the command, and of its compiles.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::event::{CompileSeen, JobOutcome, JobRecord, Route};
 
@@ -19,6 +20,10 @@ pub struct BuildOutcome {
     pub blind: BTreeSet<String>,
     /// The jobs that dispatch reported.
     pub jobs: Vec<JobRecord>,
+    /// How long compiles ran here only because this machine had nothing else to do.
+    pub spare: Duration,
+    /// CPU time of our own processes before each compiler call.
+    pub shims: Duration,
 }
 
 impl BuildOutcome {
@@ -55,10 +60,13 @@ pub(super) struct Tally {
     cache_missed: u64,
     pub(super) blind: BTreeSet<String>,
     pub(super) jobs: Vec<JobRecord>,
+    pub(super) spare: Duration,
+    shims: Duration,
 }
 
 impl Tally {
     pub(super) fn handle_compile(&mut self, seen: &CompileSeen) {
+        self.shims += Duration::from_micros(seen.spent_us);
         match &seen.route {
             Route::NotACompile => {}
             Route::Distcc => self.sent += 1,
@@ -117,14 +125,14 @@ impl Tally {
             local,
             blind: self.blind,
             jobs: self.jobs,
+            spare: self.spare,
+            shims: self.shims,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn seen(route: Route) -> CompileSeen {
@@ -132,6 +140,7 @@ mod tests {
             compiler: "/usr/bin/gcc".into(),
             source: None,
             route,
+            spent_us: 0,
         }
     }
 

@@ -243,7 +243,7 @@ impl Session {
                 () = self.desk.returned() => Happened::Returned,
                 () = tick => Happened::Tick,
             };
-            if happened.stirs() {
+            if happened.stirs() || self.desk.holds_spare() {
                 pace.handle_stir(now());
             }
             match happened {

@@ -1,7 +1,7 @@
 //! `distmesh build`.
 
 use std::{
-    env, fs,
+    env, fs, io,
     num::NonZeroU32,
     path::PathBuf,
     time::{Duration, Instant},
@@ -20,9 +20,9 @@ use crate::{
     control::{self, BuildLine, Request, Status},
     error::{Failure, OrFail},
     event::{BuildUpdate, Event, Record},
-    machine,
+    machine::{self, cpu::CpuTime},
     node::unix_ms,
-    report::{self, End, EventLog, Tally},
+    report::{self, Cpu, End, EventLog, Tally},
     session::PrivateDir,
     ui::Ui,
 };
@@ -121,15 +121,23 @@ impl Joined {
         let line = control::open_build(&self.socket)
             .await
             .or_cannot("reach the session")?;
+        let before = self.status().await;
         let (outcome, mut watch) = serve(args, watch, self.dir.path().join("b"), line).await?;
         // The session knows more of its workers than dispatch: when they came up, and how far away they are.
-        if let Ok(status) = control::ask::<Status>(&self.socket, Request::Status).await {
+        if let Ok(status) = self.status().await {
+            if let (None, Ok(before)) = (&self.own, before) {
+                watch.session_ms = status.cpu_ms.saturating_sub(before.cpu_ms);
+            }
             status
                 .workers
                 .iter()
                 .for_each(|worker| watch.tally.handle_worker(worker));
         }
         Ok((outcome, watch))
+    }
+
+    async fn status(&self) -> io::Result<Status> {
+        control::ask(&self.socket, Request::Status).await
     }
 }
 
@@ -184,6 +192,10 @@ struct Watch {
     tally: Tally,
     log: EventLog,
     began: Instant,
+    /// CPU time before the command.
+    spent: CpuTime,
+    /// CPU time of a session in another process, in milliseconds.
+    session_ms: u64,
 }
 
 impl Watch {
@@ -200,6 +212,8 @@ impl Watch {
             tally: Tally::new(args.workers),
             log,
             began: now(),
+            spent: CpuTime::now(),
+            session_ms: 0,
         })
     }
 
@@ -211,6 +225,7 @@ impl Watch {
         mut news: mpsc::UnboundedReceiver<BuildNews>,
     ) -> Self {
         self.began = now();
+        self.spent = CpuTime::now();
         let mut tick = tokio::time::interval(PROGRESS);
         let (mut session, mut build) = (true, true);
         while session || build {
@@ -276,10 +291,11 @@ impl Watch {
             exit_code: outcome.exit,
             wall: now() - self.began,
         };
-        let report = self
+        let mut report = self
             .tally
             .report(end)
             .with_calls(outcome.remote, &outcome.local);
+        report.cpu = self.cpu(outcome);
         self.ui.end_progress();
         for line in report.summary() {
             self.ui.say(line);
@@ -289,6 +305,23 @@ impl Watch {
             self.ui.say(format!("report: {}", file.display()));
         }
         Ok(())
+    }
+}
+
+impl Watch {
+    /// `None` where the system does not tell what the command spent.
+    fn cpu(&self, outcome: &BuildOutcome) -> Option<Cpu> {
+        let spent = CpuTime::now().since(self.spent);
+        let session = Duration::from_millis(self.session_ms);
+        (!spent.descendants.is_zero()).then(|| Cpu {
+            build_s: spent
+                .descendants
+                .saturating_sub(outcome.shims)
+                .as_secs_f64(),
+            distmesh_s: (spent.own + session + outcome.shims).as_secs_f64(),
+            spare_s: outcome.spare.as_secs_f64(),
+            cores: machine::granted_cores(),
+        })
     }
 }
 

@@ -106,6 +106,7 @@ mod tests {
             rendezvous: "dir:/x".into(),
             ready: 1,
             workers: vec![worker],
+            cpu_ms: 0,
         };
         let text = table(&status);
         let row: Vec<&str> = text.lines().last().unwrap().split_whitespace().collect();

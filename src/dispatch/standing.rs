@@ -83,7 +83,8 @@ impl Standing {
             return slots.min(1);
         }
         let share = (STILL_FULL / self.slowness(typical)).min(1.0);
-        let useful = (f64::from(slots) * share).floor() as u32;
+        // Rounded: of two slots the second goes only when that much of it is of no use.
+        let useful = (f64::from(slots) * share).round() as u32;
         useful.max(slots.min(1))
     }
 

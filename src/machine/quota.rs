@@ -25,6 +25,10 @@ impl Milli {
             .max(1)
     }
 
+    pub(super) fn as_cores(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
+
     pub(super) fn is_whole(self) -> bool {
         self.0.is_multiple_of(1000)
     }

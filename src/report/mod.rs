@@ -8,6 +8,7 @@
 //!
 //! [`EventLog`] and [`write()`] are the thin shells: a full disk costs the log, never the build.
 
+mod ceiling;
 mod event_log;
 mod file;
 mod lines;
@@ -16,6 +17,7 @@ mod progress;
 mod summary;
 mod tally;
 
+pub use ceiling::Cpu;
 pub use event_log::EventLog;
 pub use file::write;
 pub use lines::{Weight, line};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Cpu;
 use crate::event::{Compiler, LinkState};
 
 /// What became of a build: the contents of `report.json`.
@@ -27,6 +28,12 @@ pub struct Report {
     pub incidents: Vec<Incident>,
     /// Incidents beyond those that are kept.
     pub incidents_left_out: u64,
+    /// Seconds that jobs were at workers, added up.
+    #[serde(default)]
+    pub away_s: f64,
+    /// CPU time on the primary.
+    #[serde(default)]
+    pub cpu: Option<Cpu>,
 }
 
 impl Report {

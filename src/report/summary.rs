@@ -1,6 +1,6 @@
 //! What became of a build, in lines for a person.
 
-use super::{Jobs, Report, WorkerReport, progress::counted};
+use super::{Jobs, Report, WorkerReport, ceiling::Away, progress::counted};
 use crate::event::LinkState;
 
 impl Report {
@@ -10,6 +10,7 @@ impl Report {
         lines.extend(self.reasons());
         lines.extend(self.workers_missing());
         lines.extend(worker_lines(&self.workers));
+        lines.extend(self.ceiling());
         lines.extend(self.refusals());
         if self.jobs.reattempted > 0 {
             let jobs = counted(self.jobs.reattempted, "job");
@@ -80,6 +81,14 @@ impl Report {
         let came = u32::try_from(came.count()).unwrap_or(u32::MAX);
         let expected = self.expected_workers.filter(|expected| *expected > came);
         expected.map(|expected| format!("{came} of {} came", counted(expected, "expected worker")))
+    }
+
+    fn ceiling(&self) -> Option<String> {
+        let away = Away {
+            seconds: self.away_s,
+            jobs: self.jobs.remote,
+        };
+        self.cpu?.line(self.wall_s, away, &self.workers)
     }
 
     fn refusals(&self) -> Vec<String> {

@@ -26,10 +26,11 @@ pub struct Tally {
     load: Option<Load>,
     incidents: Vec<Incident>,
     incidents_left_out: u64,
+    away: Duration,
 }
 
 /// How the wrapped command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct End {
     /// Its exit code.
     pub exit_code: i32,
@@ -98,6 +99,7 @@ impl Tally {
         self.hedged += u64::from(job.hedged);
         if let (JobOutcome::Compiled, Some(worker)) = (job.outcome, &job.worker) {
             *self.made.entry(worker.clone()).or_default() += 1;
+            self.away += job.ran;
         }
     }
 
@@ -141,6 +143,8 @@ impl Tally {
             refused: self.refused(),
             incidents: self.incidents.clone(),
             incidents_left_out: self.incidents_left_out,
+            away_s: seconds(self.away),
+            cpu: None,
         }
     }
 

@@ -13,6 +13,7 @@ use super::super::record::{Said, say};
 use super::{Place, WITHIN, execute, texts};
 use crate::distcc::target;
 use crate::event::{CompileSeen, Compiler, Route};
+use crate::machine::cpu::CpuTime;
 
 /// Becomes distcc, ccache or the compiler.
 pub(super) fn compile(named: &Path, args: Vec<OsString>, place: Option<&Place>) -> ! {
@@ -30,10 +31,12 @@ pub(super) fn compile(named: &Path, args: Vec<OsString>, place: Option<&Place>) 
         let _ = ccache(&real, &args, remote, place).exec();
         if remote {
             stay_if_permitted(&mut seen, place);
+            seen.spent_us = spent_us();
             say(&place.dir, &Said::CacheMissed(seen.clone()));
         }
     } else {
         stay_if_permitted(&mut seen, place);
+        seen.spent_us = spent_us();
         say(&place.dir, &Said::Compile(seen.clone()));
     }
     if seen.route == Route::Distcc {
@@ -52,6 +55,7 @@ pub(super) fn after_cache(named: &Path, args: Vec<OsString>, place: &Place) -> !
     let mut seen = judge(&real, &words, &state);
     stay_if_permitted(&mut seen, place);
     let remote = seen.route == Route::Distcc;
+    seen.spent_us = spent_us();
     // Without --ccache the build called it by itself, and nothing was said before.
     let said = match state.ccache {
         true => Said::CacheMissed(seen),
@@ -84,7 +88,13 @@ fn judge(real: &Path, words: &[String], state: &State) -> CompileSeen {
         compiler,
         source,
         route,
+        spent_us: 0,
     }
+}
+
+/// What this process has cost so far; what follows is another program.
+fn spent_us() -> u64 {
+    CpuTime::now().own.as_micros() as u64
 }
 
 /// Where this machine has room for a compile that a worker could do.

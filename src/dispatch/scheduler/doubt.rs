@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Attempt, Choice, ENOUGH, Job, LONGEST, Presence, Scheduler, Worker};
+use crate::session::PeerId;
 
 impl Scheduler {
     /// Gives a second attempt to jobs whose only one is in doubt.
@@ -21,13 +22,13 @@ impl Scheduler {
             };
             let hedge = doubt != Doubt::Silent;
             let idle = self.waiting.is_empty();
-            let allowed = match doubt {
+            let allowed = |worker| match doubt {
                 Doubt::Silent => true,
                 Doubt::Stuck => idle || hedges < most,
-                Doubt::Slow => idle,
+                Doubt::Slow => idle && self.has_time(worker),
             };
             match self.choose(job, now) {
-                Choice::Worker(worker) if allowed => {
+                Choice::Worker(worker) if allowed(worker) => {
                     self.assign(id, worker, hedge, now);
                     hedges += usize::from(hedge);
                 }
@@ -35,6 +36,12 @@ impl Scheduler {
                 Choice::Worker(_) | Choice::Wait | Choice::Nobody => self.set_stranded(id, false),
             }
         }
+    }
+
+    /// A race costs nobody anything. A slot is not a core: with more of them than that, each further job slows the others.
+    fn has_time(&self, peer: PeerId) -> bool {
+        let worker = self.workers.get(&peer);
+        worker.is_some_and(|worker| worker.running.len() * 2 < worker.can.slots as usize)
     }
 
     /// Why a job's only attempt is in doubt, if it is.
@@ -81,7 +88,7 @@ enum Doubt {
     Slow,
 }
 
-/// A slot that nobody wants may race against an attempt this many times longer than expected, …
+/// A slot that nobody wants, of a worker that is not half busy, may race against an attempt this many times longer than expected, …
 const LATE: u32 = 2;
 const LATE_AT_LEAST: Duration = Duration::from_millis(500);
 /// … and one that is wanted, where nothing comes from a worker for so long: compile times of equal sizes differ by less.

@@ -9,11 +9,13 @@
 //! - An entry lives on a **lease** that its node renews; one that is not renewed is passed over, and removed in the end.
 //! - [`Exchange`] decides what is worth fetching and whom it concerns: pure. [`run`] is its shell.
 
+mod ambient;
 mod directory;
 mod entry;
 mod exchange;
 pub mod github;
 mod poller;
+mod retry;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 

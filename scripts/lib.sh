@@ -36,3 +36,20 @@ install_missing() {
         die "neither apt-get nor brew is here; install these by hand: ${missing[*]}"
     fi
 }
+
+# What `pinned` wants.
+need_venv() {
+    need python3 python3
+    if [ "$(uname)" = Linux ] && ! python3 -c 'import ensurepip' 2>/dev/null; then missing+=(python3-venv); fi
+}
+
+# pinned REQUIREMENTS DIRECTORY: installs programs that come inside Python packages, pinned by hash, into DIRECTORY/bin. A changed
+# pin is a fresh start.
+pinned() {
+    if ! cmp -s "$1" "$2/requirements.txt"; then
+        rm -rf "$2"
+        python3 -m venv "$2"
+        "$2/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$1"
+        cp "$1" "$2/requirements.txt"
+    fi
+}

@@ -234,9 +234,10 @@ pub struct ManArgs {}
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Session")]
 pub struct SessionArgs {
-    /// Where the nodes find each other: dir:PATH, a directory that all of them can reach, or github, the artifacts of this run of
-    /// GitHub Actions [default: github inside such a run, else a directory of this user's on this machine]
-    #[arg(long, value_name = "dir:PATH|github", env = "DISTMESH_RENDEZVOUS")]
+    /// Where the nodes find each other: dir:PATH, a directory that all of them can reach; github, the artifacts of this run of
+    /// GitHub Actions; s3://BUCKET/PREFIX, a bucket that the AWS_… variables open; or https://USER:PASSWORD@HOST/PATH, a WebDAV
+    /// collection [default: github inside such a run, else a directory of this user's on this machine]
+    #[arg(long, value_name = "dir:PATH|github|URL", env = "DISTMESH_RENDEZVOUS")]
     pub rendezvous: Option<RendezvousAddress>,
     /// The session's name, the same on all nodes [default: run id and attempt on GitHub, else default]
     #[arg(long, value_name = "NAME", env = "DISTMESH_SESSION")]

@@ -19,6 +19,7 @@ Examples:
   distmesh build --min-workers 2 --wait 5m -- ninja
   distmesh build -- sh -c 'cmake -S . -B out && cmake --build out'
   distmesh build --rendezvous dir:/mnt/shared --secret-file key -- make -j
+  distmesh build --rendezvous s3://BUCKET/PREFIX --secret-file key -- make -j
 
 Exit codes:
   that of COMMAND; 128 + N when signal N ended it
@@ -31,6 +32,7 @@ Examples:
   distmesh worker
   distmesh worker --slots 4 --name attic
   distmesh worker --rendezvous dir:/mnt/shared --secret-file key
+  distmesh worker --rendezvous s3://BUCKET/PREFIX --secret-file key      with AWS_ACCESS_KEY_ID and so on
   distmesh worker --once --wait-primary 10m --max-lifetime 5h30m
   distmesh worker --until-artifact 'release-*'      in a job of GitHub Actions
 

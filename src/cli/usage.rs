@@ -2,11 +2,12 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::error::Failure;
+use crate::{error::Failure, rendezvous::store::without_logins};
 
 /// Says what is wrong with a command line, and what would be right.
 pub fn explain(error: &clap::Error) -> Failure {
-    let text = error.render().to_string();
+    // A wrong value is quoted, and that of an address may have a password in it.
+    let text = without_logins(&error.render().to_string());
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let (what, rest) = split(text);
     let usage = rest.iter().find_map(|line| line.strip_prefix("Usage: "));
@@ -130,5 +131,12 @@ mod tests {
         let said = said(&["worker", "--rendezvous", "gitlab"]);
         assert!(said.contains("dir:PATH"), "{said}");
         assert!(said.contains("try: "), "{said}");
+    }
+
+    #[test]
+    fn a_wrong_address_is_quoted_without_its_password() {
+        let said = said(&["worker", "--rendezvous", "https://u:hunter2@h/p?x"]);
+        assert!(said.contains("https://***@h/p?x"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
 
+use crate::rendezvous::store::StoreAddress;
+
 /// Where descriptors are exchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RendezvousAddress {
@@ -9,6 +11,8 @@ pub enum RendezvousAddress {
     Dir(PathBuf),
     /// The artifacts of the run of GitHub Actions that this process is part of.
     GitHub,
+    /// A bucket or a WebDAV collection.
+    Store(StoreAddress),
 }
 
 impl FromStr for RendezvousAddress {
@@ -21,11 +25,14 @@ impl FromStr for RendezvousAddress {
         match text.split_once(':') {
             Some(("dir", "")) => Err("a path is missing after `dir:`".to_owned()),
             Some(("dir", path)) => Ok(Self::Dir(PathBuf::from(path))),
+            Some(("s3" | "http" | "https", _)) => text.parse().map(Self::Store),
             Some((scheme, _)) if !scheme.contains('/') => Err(format!(
-                "`{scheme}:` is not a rendezvous that this version knows; use dir:PATH or github"
+                "`{scheme}:` is not a rendezvous that this version knows; use {RENDEZVOUS}"
             )),
             _ if text.contains('/') => Err(format!("a directory is written dir:{text}")),
-            _ => Err("not a rendezvous that this version knows; use dir:PATH or github".to_owned()),
+            _ => Err(format!(
+                "not a rendezvous that this version knows; use {RENDEZVOUS}"
+            )),
         }
     }
 }
@@ -35,6 +42,7 @@ impl fmt::Display for RendezvousAddress {
         match self {
             Self::Dir(path) => write!(f, "dir:{}", path.display()),
             Self::GitHub => f.write_str("github"),
+            Self::Store(address) => write!(f, "{address}"),
         }
     }
 }
@@ -146,23 +154,32 @@ pub(super) fn public_stun_servers() -> Vec<StunServer> {
     ]
 }
 
+/// What `--rendezvous` takes.
+const RENDEZVOUS: &str = "dir:PATH, github, s3://BUCKET/PREFIX or https://HOST/PATH (WebDAV)";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_rendezvous_is_a_directory_or_github_and_everything_else_says_so() {
+    fn a_rendezvous_is_a_directory_github_or_a_store_and_everything_else_says_so() {
         assert_eq!("github".parse(), Ok(RendezvousAddress::GitHub));
         assert_eq!(
             "dir:/srv/a:b".parse(),
             Ok(RendezvousAddress::Dir("/srv/a:b".into()))
         );
+        for good in ["s3://bucket/prefix", "https://dav.example.org/mesh"] {
+            let address: RendezvousAddress = good.parse().unwrap();
+            assert_eq!(address.to_string(), good);
+        }
         for (wrong, says) in [
             ("/srv/mesh", "dir:/srv/mesh"),
-            ("s3://bucket", "`s3:` is not"),
+            ("gs://bucket", "`gs:` is not"),
+            ("s3://", "AWS_ENDPOINT_URL"),
+            ("https://", "https://HOST/PATH"),
             ("gitlab", "this version"),
             ("dir:", "path is missing"),
-            ("", "use dir:PATH or github"),
+            ("", "use dir:PATH, github, s3://"),
         ] {
             let error = wrong.parse::<RendezvousAddress>().unwrap_err();
             assert!(error.contains(says), "{wrong}: {error}");

@@ -10,6 +10,7 @@ use crate::{
     rendezvous::{
         Directory, Rendezvous,
         github::{Access, GitHub, Run, runner_label},
+        store::{Store, StoreAddress, StoreRefusal},
     },
     session::{NodeName, Role, RuntimeDir, Secret, SessionDir, SessionKeys, SessionName},
     ui::Ui,
@@ -37,6 +38,8 @@ enum Place {
     Here,
     /// The artifacts of a run.
     GitHub(Run),
+    /// A bucket or a WebDAV collection.
+    Store(StoreAddress),
 }
 
 impl Setup {
@@ -45,12 +48,13 @@ impl Setup {
         let (runtime, session, dir) = session_dir(args.session.clone())?;
         let place = Place::find(args)?;
         let secret = secret(args, &place, &runtime, ui)?;
-        let (rendezvous, github) = rendezvous(&place, &runtime)?;
-        // Stretching takes a tenth of a second: the names of STUN servers are looked up meanwhile.
+        // Stretching takes a tenth of a second: who has to be asked is asked meanwhile.
         let salt = session.clone();
         let keys = tokio::task::spawn_blocking(move || SessionKeys::derive(&secret, &salt));
+        let met = rendezvous(&place, &runtime, &session);
         let stun = stun_servers(args, &place, ui);
-        let (keys, stun) = tokio::join!(keys, stun);
+        let (keys, met, stun) = tokio::join!(keys, met, stun);
+        let (rendezvous, github) = met?;
         let keys = keys.or_cannot("derive the session's keys")??;
         Ok(Self {
             rendezvous,
@@ -91,12 +95,16 @@ impl Place {
     fn find(args: &SessionArgs) -> Result<Self, Failure> {
         match &args.rendezvous {
             Some(RendezvousAddress::Dir(path)) => Ok(Self::Dir(path.clone())),
+            Some(RendezvousAddress::Store(address)) => Ok(Self::Store(address.clone())),
             None if !on_github() => Ok(Self::Here),
             Some(RendezvousAddress::GitHub) | None => {
                 Run::from_env(text_from_env).map(Self::GitHub).map_err(|error| {
                     Failure::cannot_run("there is no run of GitHub Actions to meet in")
                         .because(&error)
-                        .hint("use --rendezvous github in a job of GitHub Actions, and --rendezvous dir:PATH elsewhere")
+                        .hint(
+                            "use --rendezvous github in a job of GitHub Actions; elsewhere dir:PATH, or the URL of a bucket or of a \
+                             WebDAV collection",
+                        )
                 })
             }
         }
@@ -108,7 +116,8 @@ pub(super) fn require_secret(args: &SessionArgs) -> Result<(), Failure> {
     let has_secret = args.secret_file.is_some() || path_from_env("ENCRYPTION_KEY").is_some();
     match Place::find(args)? {
         Place::GitHub(_) if !has_secret && !args.trust_run => Err(no_secret()),
-        Place::GitHub(_) | Place::Dir(_) | Place::Here => Ok(()),
+        Place::Store(_) if !has_secret => Err(no_secret_for_strangers()),
+        Place::GitHub(_) | Place::Store(_) | Place::Dir(_) | Place::Here => Ok(()),
     }
 }
 
@@ -151,6 +160,7 @@ fn secret(
             return Ok(Secret::of_public_facts(&run.facts()));
         }
         (None, None, Place::GitHub(_)) => return Err(no_secret()),
+        (None, None, Place::Store(_)) => return Err(no_secret_for_strangers()),
         (None, None, Place::Dir(_) | Place::Here) => {
             Secret::read_or_create(&runtime.secret_file())?
         }
@@ -174,14 +184,31 @@ fn no_secret() -> Failure {
     )
 }
 
+/// A secret of this user's would be no help: who meets in a store is on other machines.
+fn no_secret_for_strangers() -> Failure {
+    Failure::new(
+        Kind::NoSecret,
+        "there is no secret by which machines that meet there could trust each other",
+    )
+    .hint(
+        "make one with `distmesh keygen` and give it to all of them, as ENCRYPTION_KEY or with --secret-file; a CI gives its secrets \
+         to protected branches only, if it is told so",
+    )
+}
+
 type Met = (Arc<dyn Rendezvous>, Option<Arc<GitHub>>);
 
-fn rendezvous(place: &Place, runtime: &RuntimeDir) -> Result<Met, Failure> {
+async fn rendezvous(
+    place: &Place,
+    runtime: &RuntimeDir,
+    session: &SessionName,
+) -> Result<Met, Failure> {
     let path = match place {
         Place::GitHub(run) => {
             let github = Arc::new(github(run)?);
             return Ok((Arc::clone(&github) as Arc<dyn Rendezvous>, Some(github)));
         }
+        Place::Store(address) => return Ok((Arc::new(store(address, session).await?), None)),
         Place::Dir(path) => path.clone(),
         Place::Here => runtime.rendezvous(),
     };
@@ -205,6 +232,19 @@ fn github(run: &Run) -> Result<GitHub, Failure> {
             "it needs the certificates of public authorities: apt-get install ca-certificates",
         )
     })
+}
+
+/// The store, looked at once: keys, rights, names that are wrong will not be right later.
+async fn store(address: &StoreAddress, session: &SessionName) -> Result<Store, Failure> {
+    let cannot = |refusal: StoreRefusal| {
+        Failure::cannot_run(format!("cannot use {address}: {}", refusal.why)).hint(refusal.cure)
+    };
+    let variables = std::env::vars_os();
+    let variables = variables
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let store = Store::new(address, session.clone(), variables).map_err(cannot)?;
+    store.first_look().await.map_err(cannot)?;
+    Ok(store)
 }
 
 /// Looks the servers' names up. Without a rendezvous of its own a session stays on this machine and needs none.

@@ -5,15 +5,19 @@
 //! hints, the newest valid one of a node wins, and junk is ignored and counted.
 //!
 //! - [`Rendezvous`] is the trait; [`Directory`] keeps entries as files of a directory that all nodes can reach.
-//! - [`github::GitHub`] keeps them as artifacts of a GitHub Actions run.
+//! - [`github::GitHub`] keeps them as artifacts of a GitHub Actions run, [`store::Store`] as objects of a bucket or of a WebDAV
+//!   collection.
 //! - An entry lives on a **lease** that its node renews; one that is not renewed is passed over, and removed in the end.
 //! - [`Exchange`] decides what is worth fetching and whom it concerns: pure. [`run`] is its shell.
 
+mod ambient;
 mod directory;
 mod entry;
 mod exchange;
 pub mod github;
 mod poller;
+mod retry;
+pub mod store;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 

@@ -7,12 +7,13 @@ use serde::de::DeserializeOwned;
 
 use super::{
     catalogue::Found,
-    http::{Answer, Ask, CallError, Service, lock, now},
+    http::{Answer, Ask, CallError, Service},
     policy::Budget,
     rest,
     run::{RestAccess, Run},
     service::MAX_LIST,
 };
+use crate::rendezvous::ambient::{lock, now};
 
 #[derive(Debug)]
 pub(super) struct Rest {

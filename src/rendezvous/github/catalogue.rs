@@ -8,10 +8,9 @@ use std::{
 use super::{
     claims::BackendIds,
     name::{Pattern, Scope, is_distmesh},
-    policy::Backoff,
 };
 use crate::{
-    rendezvous::{Entry, EntryName},
+    rendezvous::{Entry, EntryName, retry::Backoff},
     session::{NodeName, Role},
 };
 

@@ -3,8 +3,8 @@
 use std::{
     error::Error,
     fmt, io,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    sync::Mutex,
+    time::{Duration, SystemTime},
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
@@ -13,9 +13,13 @@ use octocrab::Octocrab;
 use serde::de::DeserializeOwned;
 
 use super::{
-    policy::{self, Backoff, Reply, Verdict},
+    policy::{self, Reply, Verdict},
     run::Token,
     twirp,
+};
+use crate::rendezvous::{
+    ambient::{jitter, lock, now},
+    retry::{self, Backoff},
 };
 
 /// One service, and what it told us of its limits.
@@ -112,7 +116,7 @@ impl Service {
             let verdict = came
                 .as_ref()
                 .map_or(Verdict::Again, |(reply, _)| policy::judge(reply));
-            let retry = policy::again(tries, jitter()).filter(|_| ask.repeatable);
+            let retry = retry::again(tries, jitter()).filter(|_| ask.repeatable);
             match (verdict, retry) {
                 (Verdict::Again, Some(wait)) => tokio::time::sleep(wait).await,
                 (verdict, _) => return self.conclude(verdict, came),
@@ -315,26 +319,9 @@ impl From<CallError> for io::Error {
     }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change under a lock is whole before anything in it can panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The clock that tokio's tests can move.
-pub(super) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
 fn unix_seconds() -> u64 {
     let since = SystemTime::UNIX_EPOCH.elapsed();
     since.unwrap_or_default().as_secs()
-}
-
-/// From 0 to 1. Without randomness everybody waits equally long, which is no more than unfortunate.
-pub(super) fn jitter() -> f64 {
-    let mut byte = [128];
-    let _ = getrandom::fill(&mut byte);
-    f64::from(byte[0]) / 255.0
 }
 
 /// The slowest call was measured at a third of a second; a connection that takes this long is better made anew.

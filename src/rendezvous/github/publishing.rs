@@ -8,11 +8,14 @@ use sha2::{Digest, Sha256};
 use super::{
     GitHub, archive,
     catalogue::Found,
-    http::{Ask, CallError, jitter, lock, now},
+    http::{Ask, CallError},
     service::RESULTS,
     twirp,
 };
-use crate::rendezvous::EntryName;
+use crate::rendezvous::{
+    EntryName,
+    ambient::{jitter, lock, now},
+};
 
 impl GitHub {
     /// Publishes, unless the last failure is too fresh.

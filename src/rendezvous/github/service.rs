@@ -15,15 +15,19 @@ use super::{
     archive,
     catalogue::{Catalogue, Found},
     claims::BackendIds,
-    http::{Ask, CallError, Service, jitter, lock, now},
+    http::{Ask, CallError, Service},
     name::{Pattern, Scope},
-    policy::{Backoff, Budget},
+    policy::Budget,
     rest,
     run::{Access, ResultsAccess, Run},
     twirp,
 };
 use crate::{
-    rendezvous::{BoxFuture, Entry, EntryName, Rendezvous, RendezvousError},
+    rendezvous::{
+        BoxFuture, Entry, EntryName, Rendezvous, RendezvousError,
+        ambient::{jitter, lock, now},
+        retry::Backoff,
+    },
     session::{MAX_SEALED, NodeName},
 };
 

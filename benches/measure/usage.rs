@@ -21,12 +21,13 @@ impl Usage {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         Self {
             cpu: Duration::try_from(cpu).unwrap_or_default(),
-            ..Self::memory("/proc/self/status")
+            ..Self::memory("self")
         }
     }
 
-    fn memory(status: &str) -> Self {
-        let status = fs::read_to_string(status).unwrap_or_default();
+    /// The memory alone, of any process.
+    pub(crate) fn memory(process: &str) -> Self {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
         let mib = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<f64>().ok());

@@ -2,13 +2,22 @@
 
 use std::net::SocketAddr;
 
+#[cfg(target_os = "linux")]
+mod diag;
+
 /// Only our own user and root may use the ports: everybody on the machine can connect to loopback.
+///
+/// The kernel is asked for the one socket. To read its table of all of them, where it answers no such question, takes
+/// milliseconds even if there are few, and longer with every connection of the last minute.
 #[cfg(target_os = "linux")]
 pub(super) fn is_ours(client: SocketAddr, server: SocketAddr) -> bool {
-    let Ok(table) = std::fs::read_to_string("/proc/net/tcp") else {
+    let (SocketAddr::V4(own), SocketAddr::V4(peer)) = (client, server) else {
         return false;
     };
-    let uid = owner(&table, client, server);
+    let uid = diag::uid(own, peer).unwrap_or_else(|_| {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+        owner(&table, client, server)
+    });
     uid.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw())
 }
 
@@ -18,14 +27,14 @@ pub(super) fn is_ours(_: SocketAddr, _: SocketAddr) -> bool {
     true
 }
 
-/// Column 2 is the socket's own address, 3 its peer, 8 the uid (proc_pid_net(5)).
+/// Column 2 is the socket's own address, 3 its peer, 4 its state, 8 the uid (proc_pid_net(5)). Only an established connection
+/// counts: of one that is closing the kernel says that it is root's.
 #[cfg(target_os = "linux")]
 fn owner(table: &str, client: SocketAddr, server: SocketAddr) -> Option<u32> {
     let ends = [hex(client)?, hex(server)?];
     table.lines().skip(1).find_map(|line| {
         let columns: Vec<&str> = line.split_ascii_whitespace().collect();
-        let same =
-            columns.get(1) == Some(&ends[0].as_str()) && columns.get(2) == Some(&ends[1].as_str());
+        let same = columns.get(1..4) == Some(&[&ends[0], &ends[1], ESTABLISHED]);
         same.then(|| columns.get(7)?.parse().ok())?
     })
 }
@@ -38,6 +47,10 @@ fn hex(addr: SocketAddr) -> Option<String> {
     let ip = u32::from_ne_bytes(addr.ip().octets());
     Some(format!("{ip:08X}:{:04X}", addr.port()))
 }
+
+/// `TCP_ESTABLISHED`, as the table writes it.
+#[cfg(target_os = "linux")]
+const ESTABLISHED: &str = "01";
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

@@ -29,25 +29,11 @@ const MAPPED_ROOT: &str = "DISTMESH_LAB_MAPPED_ROOT";
 
 /// Tells a story in network, mount and process namespaces of its own: this test runs once more, inside them.
 pub(crate) fn story(test: &str, tell: impl FnOnce(&mut Lab)) {
-    if env::var_os(INSIDE).is_some() {
+    if is_inside() {
         prepare_namespace();
         return tell(&mut Lab::new());
     }
-    let mut unshare = Command::new("unshare");
-    if !rustix::process::geteuid().is_root() {
-        unshare
-            .args(["--user", "--map-root-user"])
-            .env(MAPPED_ROOT, "1");
-    }
-    let output = unshare
-        .args([
-            "--net",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-        ])
+    let output = unshare()
         .arg(env::current_exe().unwrap())
         .args([
             "--exact",
@@ -56,7 +42,6 @@ pub(crate) fn story(test: &str, tell: impl FnOnce(&mut Lab)) {
             "--include-ignored",
             "--test-threads=1",
         ])
-        .env(INSIDE, "1")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -65,7 +50,34 @@ pub(crate) fn story(test: &str, tell: impl FnOnce(&mut Lab)) {
     assert!(said.contains("1 passed"), "{test} did not pass inside");
 }
 
-fn prepare_namespace() {
+/// Runs a command in network, mount and process namespaces of its own; nothing of it outlives the command.
+pub(crate) fn unshare() -> Command {
+    let mut unshare = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        unshare
+            .args(["--user", "--map-root-user"])
+            .env(MAPPED_ROOT, "1");
+    }
+    unshare
+        .args([
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ])
+        .env(INSIDE, "1");
+    unshare
+}
+
+/// Whether this process runs in such namespaces.
+pub(crate) fn is_inside() -> bool {
+    env::var_os(INSIDE).is_some()
+}
+
+/// Has to come first inside.
+pub(crate) fn prepare_namespace() {
     run("mount -t tmpfs tmpfs /run");
     fs::create_dir("/run/netns").unwrap();
     run("ip link set lo up");
@@ -390,9 +402,12 @@ impl Node {
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        // `ip netns exec` becomes the program.
-        let pid = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(pid, signal).unwrap();
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// `ip netns exec` becomes the program.
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.process)
     }
 }
 

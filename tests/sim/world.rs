@@ -127,7 +127,8 @@ impl World {
     }
 
     pub(crate) fn add_nat(&mut self, behaviour: Behaviour) -> NatId {
-        let public = Ipv4Addr::new(203, 0, 113, 1 + self.nats.len() as u8);
+        let [high, low] = (1 + self.nats.len() as u16).to_be_bytes();
+        let public = Ipv4Addr::new(203, 0, 113 + high, low);
         self.nats.push(NatBox::new(public.into(), behaviour));
         NatId(self.nats.len() - 1)
     }

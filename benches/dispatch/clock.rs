@@ -1,0 +1,7 @@
+//! The clock.
+
+use std::time::Instant;
+
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}

@@ -3,23 +3,21 @@
 //! Everything runs in namespaces of its own for processes and network, so that nothing outlives the benchmark.
 
 use std::{
-    env, fs,
-    os::unix::process::CommandExt,
+    fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
 };
 
 pub(crate) mod cgroup;
 pub(crate) mod mesh;
+pub(crate) mod namespaces;
 pub(crate) mod runner;
 pub(crate) mod stock;
 pub(crate) mod tree;
 pub(crate) mod watch;
 
+pub(crate) use namespaces::run;
 use runner::Runner;
-
-/// Set for the process inside the namespaces.
-const INSIDE: &str = "DISTMESH_BENCH_INSIDE";
 
 /// Cores as a share of this machine's.
 #[derive(Clone, Copy, Debug)]
@@ -40,31 +38,7 @@ pub(crate) struct Cluster {
 
 /// Runs the benchmark in namespaces of its own: the caller goes on only inside of them.
 pub(crate) fn isolate() -> Result<(), ExitCode> {
-    if env::var_os(INSIDE).is_some() {
-        run("ip link set lo up");
-        return Ok(());
-    }
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("needs root for namespaces and CPU quotas: run it with sudo -E");
-        return Err(ExitCode::from(2));
-    }
-    for tool in [
-        "unshare", "nsenter", "ip", "nft", "distcc", "distccd", "make", "gcc",
-    ] {
-        if which::which(tool).is_err() {
-            eprintln!("needs {tool}: apt-get install util-linux iproute2 nftables distcc make gcc");
-            return Err(ExitCode::from(2));
-        }
-    }
-    let own = env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-    let error = Command::new("unshare")
-        .args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
-        .arg(own)
-        .args(env::args_os().skip(1))
-        .env(INSIDE, "1")
-        .exec();
-    eprintln!("cannot run unshare: {error}");
-    Err(ExitCode::from(2))
+    namespaces::enter(&["distcc", "distccd", "make", "gcc"], "distcc make gcc")
 }
 
 impl Cluster {
@@ -101,15 +75,4 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     fs::create_dir_all(&dir)
         .unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
     dir
-}
-
-/// Runs a command that has to succeed.
-pub(crate) fn run(command: &str) {
-    let mut words = command.split(' ');
-    let status = Command::new(words.next().unwrap_or_default())
-        .args(words)
-        .stdout(Stdio::null())
-        .status();
-    let done = status.as_ref().is_ok_and(std::process::ExitStatus::success);
-    assert!(done, "`{command}` failed: {status:?}");
 }

@@ -226,7 +226,7 @@ impl Batch {
     }
 }
 
-/// Asked of the kernel each way: what all links together may have in flight (4 MiB a link, seldom all at once).
+/// Asked of the kernel each way: 20 ms of what this loop can take at the most.
 const KERNEL_BUFFER: usize = 4 << 20;
 
 /// Measured: beyond 8 to 16 segments a call nothing is gained, and a large buffer is charged fourfold on arrival.

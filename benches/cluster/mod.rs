@@ -3,14 +3,14 @@
 //! Everything runs in namespaces of its own for processes and network, so that nothing outlives the benchmark.
 
 use std::{
-    env, fs,
-    os::unix::process::CommandExt,
+    fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
 };
 
 pub(crate) mod cgroup;
 pub(crate) mod mesh;
+pub(crate) mod namespaces;
 pub(crate) mod nat;
 pub(crate) mod runner;
 pub(crate) mod site;
@@ -18,11 +18,9 @@ pub(crate) mod stock;
 pub(crate) mod tree;
 pub(crate) mod watch;
 
+pub(crate) use namespaces::run;
 use nat::Wan;
 use runner::{Network, Runner};
-
-/// Set for the process inside the namespaces.
-const INSIDE: &str = "DISTMESH_BENCH_INSIDE";
 
 /// Cores as a share of this machine's.
 #[derive(Clone, Copy, Debug)]
@@ -44,48 +42,10 @@ pub(crate) struct Cluster {
     wan: Option<Wan>,
 }
 
-/// What every benchmark on a cluster needs, and Debian's packages that have it.
-const TOOLS: [(&str, &str); 9] = [
-    ("unshare", "util-linux"),
-    ("nsenter", "util-linux"),
-    ("ip", "iproute2"),
-    ("nft", "nftables"),
-    ("turnserver", "coturn"),
-    ("distcc", "distcc"),
-    ("distccd", "distcc"),
-    ("make", "make"),
-    ("gcc", "gcc"),
-];
-
 /// Runs the benchmark in namespaces of its own: the caller goes on only inside of them.
 pub(crate) fn isolate() -> Result<(), ExitCode> {
-    if env::var_os(INSIDE).is_some() {
-        run("ip link set lo up");
-        return Ok(());
-    }
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("needs root for namespaces and CPU quotas: run it with sudo -E");
-        return Err(ExitCode::from(2));
-    }
-    let mut missing: Vec<_> = TOOLS
-        .iter()
-        .filter(|(tool, _)| which::which(tool).is_err())
-        .map(|(_, package)| *package)
-        .collect();
-    missing.dedup();
-    if !missing.is_empty() {
-        eprintln!("needs more tools: apt-get install {}", missing.join(" "));
-        return Err(ExitCode::from(2));
-    }
-    let own = env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-    let error = Command::new("unshare")
-        .args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
-        .arg(own)
-        .args(env::args_os().skip(1))
-        .env(INSIDE, "1")
-        .exec();
-    eprintln!("cannot run unshare: {error}");
-    Err(ExitCode::from(2))
+    let tools = ["distcc", "distccd", "make", "gcc", "turnserver"];
+    namespaces::enter(&tools, "distcc make gcc coturn")
 }
 
 impl Cluster {
@@ -149,15 +109,4 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     fs::create_dir_all(&dir)
         .unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
     dir
-}
-
-/// Runs a command that has to succeed.
-pub(crate) fn run(command: &str) {
-    let mut words = command.split(' ');
-    let status = Command::new(words.next().unwrap_or_default())
-        .args(words)
-        .stdout(Stdio::null())
-        .status();
-    let done = status.as_ref().is_ok_and(std::process::ExitStatus::success);
-    assert!(done, "`{command}` failed: {status:?}");
 }

@@ -112,7 +112,7 @@ const INITIAL: u64 = 256 << 10;
 /// Loss that is not congestion must not stop a link: at 100 ms this still carries 10 Mbit/s.
 const FLOOR: u64 = 128 << 10;
 
-/// Beyond the largest product of bandwidth and delay that the flow-control windows allow.
+/// What a connection's flow-control window allows: more could not be used.
 const CAP: u64 = 16 << 20;
 
 /// Up to here loss is taken for random. Measured: at 1 % a job of 250 KB stays within two round trips.

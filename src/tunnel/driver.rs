@@ -184,6 +184,7 @@ impl Driver {
                 mesh.handle_traffic(peer, now);
             }
         });
+        links.values_mut().for_each(|link| link.settle(now));
     }
 
     fn handle_changed(&mut self, first: StreamKey, now: Instant) {
@@ -389,12 +390,14 @@ fn send(socket: &mut Socket, mesh: &Mesh, peer: PeerId, link: &mut Link) {
     let Some((to, header)) = mesh.first_hop(peer) else {
         return link.hold_outgoing();
     };
-    for datagram in link.take_outgoing() {
+    let outgoing = link.outgoing();
+    for datagram in outgoing.iter() {
         match &header {
-            None => socket.queue(to, &[&datagram]),
-            Some(header) => socket.queue(to, &[header, &datagram]),
+            None => socket.queue(to, &[datagram]),
+            Some(header) => socket.queue(to, &[header, datagram]),
         }
     }
+    outgoing.clear();
 }
 
 /// Every address of this machine, with the socket's port; loopback too, for peers on the same machine.

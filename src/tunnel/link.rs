@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 
 use super::{
     Read, Side, StreamId, Streams, StreamsError, StreamsEvent, TunnelEvent, Written,
+    datagrams::Datagrams,
     stream::{DriverEnd, Stream, StreamKey, stream},
-    wireguard::{Opened, WireGuard},
+    wireguard::WireGuard,
 };
 use crate::{
     event::LinkState,
@@ -37,7 +38,11 @@ pub(super) struct Link {
     generation: u64,
     ends: BTreeMap<StreamId, End>,
     changed: mpsc::UnboundedSender<StreamKey>,
-    outgoing: Vec<Vec<u8>>,
+    outgoing: Datagrams,
+    /// What the streams have to send, before it is sealed.
+    batch: Vec<u8>,
+    /// Datagrams have come since the last [`Link::drive`].
+    stirred: bool,
     events: Vec<TunnelEvent>,
     departed: bool,
 }
@@ -81,7 +86,9 @@ impl Link {
             generation: 0,
             ends: BTreeMap::new(),
             changed: parts.changed,
-            outgoing: Vec::new(),
+            outgoing: Datagrams::default(),
+            batch: Vec::new(),
+            stirred: false,
             events: Vec::new(),
             departed: false,
         };
@@ -162,26 +169,27 @@ impl Link {
         self.outgoing.clear();
     }
 
-    /// A WireGuard datagram; `true` when the peer really sent it.
+    /// A WireGuard datagram; `true` when the peer really sent it. [`Link::settle`] comes after the last of several.
     pub(super) fn handle_datagram(&mut self, datagram: &[u8], now: Instant) -> bool {
-        let Opened {
-            datagrams,
-            replies,
-            authentic,
-        } = self.wireguard.open(datagram);
-        self.outgoing.extend(replies);
-        for datagram in datagrams {
-            self.streams.handle_datagram(&datagram, now);
+        let opened = self.wireguard.open(datagram, &mut self.outgoing);
+        if let Some(datagram) = opened.datagram {
+            self.streams.handle_datagram(datagram, now);
         }
-        self.drive(now);
-        authentic
+        self.stirred = true;
+        opened.authentic
+    }
+
+    /// All datagrams that had come were handled: streams move on and are acknowledged together.
+    pub(super) fn settle(&mut self, now: Instant) {
+        if std::mem::take(&mut self.stirred) {
+            self.drive(now);
+        }
     }
 
     /// Lets time pass.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         let rtt = self.rtt.unwrap_or_default();
-        self.outgoing
-            .extend(self.wireguard.poll_initiation(now, rtt));
+        self.wireguard.poll_initiation(now, rtt, &mut self.outgoing);
         if self.streams.poll_timeout().is_some_and(|due| due <= now) {
             self.streams.handle_timeout(now);
         }
@@ -190,7 +198,7 @@ impl Link {
 
     /// Lets WireGuard's own clock do what is due.
     pub(super) fn tick(&mut self) {
-        self.outgoing.extend(self.wireguard.tick());
+        self.wireguard.tick(&mut self.outgoing);
     }
 
     /// Opens a stream; `None` while the link is not up or the peer allows no more.
@@ -214,18 +222,17 @@ impl Link {
     pub(super) fn close(&mut self, reason: &str, now: Instant) {
         self.streams.close(reason, now);
         self.break_streams();
-        self.seal_all();
+        self.seal_all(now);
     }
 
-    /// What has to go to the peer, encrypted.
-    pub(super) fn take_outgoing(&mut self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.outgoing)
+    /// What has to go to the peer, encrypted; to be cleared when it is on its way.
+    pub(super) fn outgoing(&mut self) -> &mut Datagrams {
+        &mut self.outgoing
     }
 
     /// There is no path yet: only the latest can be of use when there is one.
     pub(super) fn hold_outgoing(&mut self) {
-        let surplus = self.outgoing.len().saturating_sub(MAX_HELD);
-        self.outgoing.drain(..surplus);
+        self.outgoing.keep_last(MAX_HELD);
     }
 
     pub(super) fn take_events(&mut self) -> Vec<TunnelEvent> {
@@ -245,12 +252,12 @@ impl Link {
     /// Moves everything on until nothing moves.
     fn drive(&mut self, now: Instant) {
         self.connect_if_ready(now);
-        self.streams.flush(now);
+        self.streams.flush();
         while let Some(event) = self.streams.poll_event() {
             self.handle_event(event, now);
-            self.streams.flush(now);
+            self.streams.flush();
         }
-        self.seal_all();
+        self.seal_all(now);
     }
 
     fn connect_if_ready(&mut self, now: Instant) {
@@ -339,9 +346,13 @@ impl Link {
         self.generation += 1;
     }
 
-    fn seal_all(&mut self) {
-        while let Some(datagram) = self.streams.poll_transmit() {
-            self.outgoing.extend(self.wireguard.seal(&datagram));
+    fn seal_all(&mut self, now: Instant) {
+        self.batch.clear();
+        while let Some(segment) = self.streams.poll_transmit(now, &mut self.batch) {
+            for datagram in self.batch.chunks(segment) {
+                self.wireguard.seal(datagram, &mut self.outgoing);
+            }
+            self.batch.clear();
         }
     }
 
@@ -407,8 +418,11 @@ impl End {
             if room == 0 {
                 return;
             }
-            match streams.read(id, room) {
-                Read::Data(bytes) => self.buffers.deliver(bytes),
+            let mut pieces = Vec::new();
+            let read = streams.read(id, room, &mut pieces);
+            self.buffers.deliver(pieces);
+            match read {
+                Read::Limited => {}
                 Read::Blocked => return,
                 Read::Finished => self.end_of_input(true),
                 Read::Reset => self.end_of_input(false),

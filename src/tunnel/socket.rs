@@ -28,6 +28,8 @@ pub(super) struct Socket {
     linked: Linked,
     buffers: Vec<Vec<u8>>,
     pending: Vec<Batch>,
+    /// Buffers of batches that were sent.
+    spare: Vec<Vec<u8>>,
 }
 
 /// Datagrams of one size to one address; the last may be shorter.
@@ -61,6 +63,7 @@ impl Socket {
             linked: Linked::default(),
             buffers,
             pending: Vec::new(),
+            spare: Vec::new(),
         })
     }
 
@@ -119,10 +122,13 @@ impl Socket {
             batch.full = len < batch.segment;
             return;
         }
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.clear();
+        parts.iter().for_each(|part| bytes.extend_from_slice(part));
         self.pending.push(Batch {
             to,
             segment: len,
-            bytes: parts.concat(),
+            bytes,
             full: false,
         });
     }
@@ -151,7 +157,8 @@ impl Socket {
 
     /// Sends every batch. A datagram that the kernel does not take is lost, as it would be on the way.
     pub(super) async fn flush(&mut self) {
-        for batch in std::mem::take(&mut self.pending) {
+        let mut pending = std::mem::take(&mut self.pending);
+        for batch in &pending {
             let to = self.destination(batch.to);
             let transmit = Transmit {
                 destination: to,
@@ -176,6 +183,10 @@ impl Socket {
                 Ok(()) => {}
             }
         }
+        let room = SPARE.saturating_sub(self.spare.len());
+        self.spare
+            .extend(pending.drain(..).take(room).map(|batch| batch.bytes));
+        self.pending = pending;
     }
 
     fn destination(&self, to: SocketAddr) -> SocketAddr {
@@ -215,14 +226,17 @@ impl Batch {
     }
 }
 
-/// Asked of the kernel each way: what all links together may have in flight (4 MiB a link, seldom all at once).
+/// Asked of the kernel each way: 20 ms of what this loop can take at the most.
 const KERNEL_BUFFER: usize = 4 << 20;
 
 /// Measured: beyond 8 to 16 segments a call nothing is gained, and a large buffer is charged fourfold on arrival.
 const SEGMENTS: usize = 16;
 
 /// Batches read in one call; each may hold 64 KiB where the kernel joins datagrams.
-const BATCHES: usize = 8;
+const BATCHES: usize = 32;
 const LARGEST_BATCH: usize = 64 << 10;
+
+/// Buffers that are kept for the next batches: a burst's, 24 KB each.
+const SPARE: usize = 32;
 
 const SEND_PATIENCE: Duration = Duration::from_millis(10);

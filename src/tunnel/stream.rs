@@ -64,6 +64,8 @@ struct Buffers {
     writer: Option<Waker>,
     incoming: VecDeque<Bytes>,
     incoming_bytes: usize,
+    /// The driver has more, and stopped for lack of room.
+    full: bool,
     read_end: Option<ReadEnd>,
     reader_gone: bool,
     reader: Option<Waker>,
@@ -112,10 +114,21 @@ pub(super) fn stream(
     )
 }
 
-fn wake(half: &mut Option<Waker>) {
-    if let Some(waker) = half.take() {
+/// Wakes a half once the buffers are unlocked: it looks at them at once, on another core.
+fn wake(mut buffers: MutexGuard<'_, Buffers>, half: impl Fn(&mut Buffers) -> &mut Option<Waker>) {
+    let waker = half(&mut buffers).take();
+    drop(buffers);
+    if let Some(waker) = waker {
         waker.wake();
     }
+}
+
+fn reader(buffers: &mut Buffers) -> &mut Option<Waker> {
+    &mut buffers.reader
+}
+
+fn writer(buffers: &mut Buffers) -> &mut Option<Waker> {
+    &mut buffers.writer
 }
 
 fn lock(buffers: &Mutex<Buffers>) -> MutexGuard<'_, Buffers> {
@@ -151,38 +164,42 @@ impl DriverEnd {
 
     /// Offers what waits to be sent to `write` until it refuses. A piece taken in part is offered again: QUIC promises to
     /// tell of room only to a writer that it refused.
-    pub(super) fn send_with(&self, mut write: impl FnMut(&[u8]) -> Option<usize>) {
+    pub(super) fn send_with(&self, mut write: impl FnMut(&mut Bytes) -> Option<usize>) {
         let mut buffers = lock(&self.0);
         while let Some(piece) = buffers.outgoing.front_mut() {
             let Some(taken) = write(piece) else { break };
-            piece.advance(taken);
             let emptied = piece.is_empty();
             buffers.outgoing_bytes -= taken;
             if emptied {
                 buffers.outgoing.pop_front();
             }
         }
-        if buffers.outgoing_bytes < BUFFER {
-            wake(&mut buffers.writer);
+        // Half empty is soon enough: QUIC holds megabytes, and every wake-up costs.
+        if buffers.outgoing_bytes <= BUFFER / 2 {
+            wake(buffers, writer);
         }
     }
 
-    /// How many bytes the reader has room for.
+    /// How many bytes the reader has room for. When there is none, the stream is listed once there is.
     pub(super) fn room(&self) -> usize {
-        let buffers = lock(&self.0);
+        let mut buffers = lock(&self.0);
         if buffers.reader_gone {
-            0
-        } else {
-            BUFFER.saturating_sub(buffers.incoming_bytes)
+            return 0;
         }
+        let room = BUFFER.saturating_sub(buffers.incoming_bytes);
+        buffers.full = room == 0;
+        room
     }
 
     /// Hands bytes to the reader.
-    pub(super) fn deliver(&self, bytes: Bytes) {
+    pub(super) fn deliver(&self, pieces: Vec<Bytes>) {
+        if pieces.is_empty() {
+            return;
+        }
         let mut buffers = lock(&self.0);
-        buffers.incoming_bytes += bytes.len();
-        buffers.incoming.push_back(bytes);
-        wake(&mut buffers.reader);
+        buffers.incoming_bytes += pieces.iter().map(Bytes::len).sum::<usize>();
+        buffers.incoming.extend(pieces);
+        wake(buffers, reader);
     }
 
     /// Tells the reader that no more will come.
@@ -193,7 +210,7 @@ impl DriverEnd {
         } else {
             ReadEnd::Reset
         });
-        wake(&mut buffers.reader);
+        wake(buffers, reader);
     }
 
     /// Tells the writer that nothing more is wanted.
@@ -202,7 +219,7 @@ impl DriverEnd {
         buffers.write_refused = true;
         buffers.outgoing.clear();
         buffers.outgoing_bytes = 0;
-        wake(&mut buffers.writer);
+        wake(buffers, writer);
     }
 
     /// Ends both directions: the connection is gone.
@@ -226,16 +243,22 @@ impl AsyncRead for RecvStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut buffers = lock(&self.0.buffers);
-        if let Some(piece) = buffers.incoming.front_mut() {
+        let before = buf.filled().len();
+        while buf.remaining() > 0
+            && let Some(mut piece) = buffers.incoming.pop_front()
+        {
             let taken = piece.len().min(buf.remaining());
-            buf.put_slice(&piece.split_to(taken));
-            let emptied = piece.is_empty();
+            buf.put_slice(&piece[..taken]);
             buffers.incoming_bytes -= taken;
-            if emptied {
-                buffers.incoming.pop_front();
+            piece.advance(taken);
+            if !piece.is_empty() {
+                buffers.incoming.push_front(piece);
             }
+        }
+        if buf.filled().len() > before || buf.remaining() == 0 {
             // The driver stops reading at a full buffer; half empty is soon enough to begin again.
-            if buffers.incoming_bytes <= BUFFER / 2 && buffers.read_end.is_none() {
+            if buffers.full && buffers.incoming_bytes <= BUFFER / 2 {
+                buffers.full = false;
                 self.0.list(&mut buffers);
             }
             return Poll::Ready(Ok(()));

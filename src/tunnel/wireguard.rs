@@ -10,7 +10,7 @@ use boringtun::{
     x25519::PublicKey,
 };
 
-use super::overlay::Overlay;
+use super::{datagrams::Datagrams, overlay::Overlay};
 use crate::session::{Identity, PairKeys, PeerId};
 
 /// One peer's WireGuard session, or the attempt at one.
@@ -26,11 +26,9 @@ pub(super) struct WireGuard {
 
 /// What a datagram held.
 #[derive(Debug, Default)]
-pub(super) struct Opened {
-    /// Inner datagrams.
-    pub(super) datagrams: Vec<Vec<u8>>,
-    /// What has to go back to the peer.
-    pub(super) replies: Vec<Vec<u8>>,
+pub(super) struct Opened<'a> {
+    /// An inner datagram.
+    pub(super) datagram: Option<&'a [u8]>,
     /// The peer sent it: it was authenticated.
     pub(super) authentic: bool,
 }
@@ -128,61 +126,66 @@ impl WireGuard {
     }
 
     /// An initiation, when one is due.
-    pub(super) fn poll_initiation(&mut self, now: Instant, rtt: Duration) -> Option<Vec<u8>> {
-        self.initiate_at.filter(|due| *due <= now)?;
+    pub(super) fn poll_initiation(&mut self, now: Instant, rtt: Duration, out: &mut Datagrams) {
+        if self.initiate_at.is_none_or(|due| due > now) {
+            return;
+        }
         self.initiate_at = Some(now + INITIATION_GAP.max(rtt * 3 / 2));
-        taken(
-            self.tunn
-                .format_handshake_initiation(&mut self.sealed, true),
-        )
+        out.push_with(LARGEST, |room| {
+            taken(self.tunn.format_handshake_initiation(room, true))
+        });
     }
 
     /// Lets boringtun's own clock do what is due: keepalives, new keys.
-    pub(super) fn tick(&mut self) -> Option<Vec<u8>> {
-        taken(self.tunn.update_timers(&mut self.sealed))
+    pub(super) fn tick(&mut self, out: &mut Datagrams) {
+        out.push_with(LARGEST, |room| taken(self.tunn.update_timers(room)));
     }
 
     /// Encrypts a datagram; an initiation may come instead, and the datagram later.
-    pub(super) fn seal(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn seal(&mut self, datagram: &[u8], out: &mut Datagrams) {
         self.overlay.wrap(datagram, &mut self.packet);
-        taken(self.tunn.encapsulate(&self.packet, &mut self.sealed))
+        let room = (self.packet.len() + OVERHEAD).max(INITIATION);
+        out.push_with(room, |room| {
+            taken(self.tunn.encapsulate(&self.packet, room))
+        });
     }
 
-    /// Decrypts what came from the network.
-    pub(super) fn open(&mut self, datagram: &[u8]) -> Opened {
-        let mut opened = Opened::default();
+    /// Decrypts what came from the network; what has to go back to the peer is put out.
+    pub(super) fn open(&mut self, datagram: &[u8], out: &mut Datagrams) -> Opened<'_> {
         if datagram.len() > LARGEST {
-            return opened;
+            return Opened::default();
         }
-        let mut input = datagram;
-        loop {
-            match self.tunn.decapsulate(None, input, &mut self.sealed) {
-                TunnResult::WriteToNetwork(reply) => {
-                    opened.authentic = true;
-                    opened.replies.push(reply.to_vec());
-                    // boringtun may have queued packets to send behind its answer.
-                    input = &[];
-                }
-                TunnResult::WriteToTunnelV6(packet, _) => {
-                    opened.authentic = true;
-                    opened
-                        .datagrams
-                        .extend(self.overlay.unwrap(packet).map(<[u8]>::to_vec));
-                    return opened;
-                }
-                TunnResult::Done => {
-                    opened.authentic = true;
-                    return opened;
-                }
-                TunnResult::WriteToTunnelV4(..) | TunnResult::Err(_) => return opened,
+        // What was decrypted is at the beginning of the buffer.
+        let (length, authentic) = match self.tunn.decapsulate(None, datagram, &mut self.sealed) {
+            TunnResult::WriteToTunnelV6(packet, _) => (packet.len(), true),
+            TunnResult::WriteToNetwork(reply) => {
+                out.push(reply);
+                self.send_queued(out);
+                (0, true)
             }
+            TunnResult::Done => (0, true),
+            TunnResult::WriteToTunnelV4(..) | TunnResult::Err(_) => (0, false),
+        };
+        Opened {
+            datagram: self.overlay.unwrap(&self.sealed[..length]),
+            authentic,
+        }
+    }
+
+    /// boringtun may have queued packets to send behind its answer.
+    fn send_queued(&mut self, out: &mut Datagrams) {
+        while let TunnResult::WriteToNetwork(packet) =
+            self.tunn.decapsulate(None, &[], &mut self.sealed)
+        {
+            out.push(packet);
         }
     }
 }
 
-fn taken(result: TunnResult<'_>) -> Option<Vec<u8>> {
+/// How long the datagram is that boringtun wrote.
+fn taken(result: TunnResult<'_>) -> Option<usize> {
     match result {
-        TunnResult::WriteToNetwork(datagram) => Some(datagram.to_vec()),
+        TunnResult::WriteToNetwork(datagram) => Some(datagram.len()),
         TunnResult::Done
         | TunnResult::Err(_)
         | TunnResult::WriteToTunnelV4(..)
@@ -192,6 +195,10 @@ fn taken(result: TunnResult<'_>) -> Option<Vec<u8>> {
 
 /// An inner packet of 1,400 bytes and WireGuard's 32, with room for whatever else arrives.
 const LARGEST: usize = 2048;
+
+/// Of a data packet, and a whole handshake initiation, which may come in its place (WireGuard, section 5.4).
+const OVERHEAD: usize = 32;
+const INITIATION: usize = 148;
 
 /// A hundred workers that restart together shake hands within a second.
 const HANDSHAKES_PER_SECOND: u64 = 100;
@@ -232,12 +239,31 @@ mod tests {
         Instant::now()
     }
 
+    /// What a step puts out.
+    fn made(make: impl FnOnce(&mut Datagrams)) -> Vec<Vec<u8>> {
+        let mut out = Datagrams::default();
+        make(&mut out);
+        out.iter().map(<[u8]>::to_vec).collect()
+    }
+
+    fn sealed(by: &mut WireGuard, datagram: &[u8]) -> Vec<u8> {
+        made(|out| by.seal(datagram, out)).remove(0)
+    }
+
+    fn replies(by: &mut WireGuard, datagram: &[u8]) -> Vec<Vec<u8>> {
+        made(|out| drop(by.open(datagram, out)))
+    }
+
+    fn initiations(by: &mut WireGuard, now: Instant) -> Vec<Vec<u8>> {
+        made(|out| by.poll_initiation(now, Duration::ZERO, out))
+    }
+
     fn shake_hands(left: &mut WireGuard, right: &mut WireGuard) {
         left.handle_path(now());
-        let initiation = left.poll_initiation(now(), Duration::ZERO).unwrap();
-        for reply in right.open(&initiation).replies {
-            for last in left.open(&reply).replies {
-                right.open(&last);
+        let initiation = initiations(left, now()).remove(0);
+        for reply in replies(right, &initiation) {
+            for last in replies(left, &reply) {
+                replies(right, &last);
             }
         }
     }
@@ -248,22 +274,24 @@ mod tests {
         assert!(left.is_initiator() && !right.is_initiator());
         shake_hands(&mut left, &mut right);
         assert!(left.has_session());
-        let there = left.seal(b"a request").unwrap();
-        assert_eq!(right.open(&there).datagrams, [b"a request"]);
-        let back = right.seal(b"a response").unwrap();
-        assert_eq!(left.open(&back).datagrams, [b"a response"]);
+        let out = &mut Datagrams::default();
+        let there = sealed(&mut left, b"a request");
+        assert_eq!(right.open(&there, out).datagram, Some(&b"a request"[..]));
+        let back = sealed(&mut right, b"a response");
+        assert_eq!(left.open(&back, out).datagram, Some(&b"a response"[..]));
     }
 
     #[test]
     fn a_replayed_or_bent_packet_says_nothing() {
         let (mut left, mut right, ..) = pair(false);
         shake_hands(&mut left, &mut right);
-        let mut packet = left.seal(b"once").unwrap();
-        assert!(right.open(&packet).authentic);
-        let replayed = right.open(&packet);
-        assert!(!replayed.authentic && replayed.datagrams.is_empty());
+        let out = &mut Datagrams::default();
+        let mut packet = sealed(&mut left, b"once");
+        assert!(right.open(&packet, out).authentic);
+        let replayed = right.open(&packet, out);
+        assert!(!replayed.authentic && replayed.datagram.is_none());
         packet[20] ^= 1;
-        assert!(!right.open(&packet).authentic);
+        assert!(!right.open(&packet, out).authentic);
     }
 
     #[test]
@@ -277,9 +305,9 @@ mod tests {
     fn a_datagram_finds_its_peer() {
         let (mut left, mut right, a, b) = pair(false);
         left.handle_path(now());
-        let initiation = left.poll_initiation(now(), Duration::ZERO).unwrap();
+        let initiation = initiations(&mut left, now()).remove(0);
         assert_eq!(addressee(&initiation, &b), Some(Addressee::Peer(a.peer())));
-        let reply = right.open(&initiation).replies.remove(0);
+        let reply = replies(&mut right, &initiation).remove(0);
         assert_eq!(addressee(&reply, &a), Some(Addressee::Index(1)));
         assert_eq!(addressee(b"something else", &a), None);
     }
@@ -289,8 +317,8 @@ mod tests {
         let (mut left, ..) = pair(false);
         let began = now();
         left.handle_path(began);
-        assert!(left.poll_initiation(began, Duration::ZERO).is_some());
-        assert!(left.poll_initiation(began, Duration::ZERO).is_none());
+        assert_eq!(initiations(&mut left, began).len(), 1);
+        assert_eq!(initiations(&mut left, began).len(), 0);
         assert_eq!(left.poll_timeout(), Some(began + INITIATION_GAP));
         left.handle_connected();
         assert_eq!(left.poll_timeout(), None);

@@ -5,15 +5,18 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command},
+    time::Duration,
 };
 
-use super::{Cluster, run, runner::Runner};
+use super::{Cluster, run, runner::Runner, watch::until};
 
 /// The files that a session's nodes share, and those of each.
 pub(crate) struct Mesh {
     dir: PathBuf,
     /// Whether the primary may compile what a worker could.
     pub(crate) adapt: bool,
+    /// For `--stun`.
+    pub(crate) stun: String,
 }
 
 impl Mesh {
@@ -26,7 +29,11 @@ impl Mesh {
             .expect("distmesh keygen");
         std::fs::write(dir.join("key"), key.stdout).expect("a key file");
         run(&format!("chmod 600 {}", dir.join("key").display()));
-        Self { dir, adapt: true }
+        Self {
+            dir,
+            adapt: true,
+            stun: "none".to_owned(),
+        }
     }
 
     /// distmesh on this machine.
@@ -45,7 +52,7 @@ impl Mesh {
             .env("DISTMESH_SECRET_FILE", self.dir.join("key"))
             .env("DISTMESH_SESSION", "bench")
             .env("DISTMESH_NO_ADAPT", if self.adapt { "" } else { "1" })
-            .env("DISTMESH_STUN", "none");
+            .env("DISTMESH_STUN", &self.stun);
         for inherited in [
             "MAKEFLAGS",
             "MAKELEVEL",
@@ -62,8 +69,23 @@ impl Mesh {
         self.dir.join(format!("{name}.log"))
     }
 
+    /// Starts all workers, each of which may be given more arguments.
+    pub(crate) fn workers(
+        &self,
+        cluster: &Cluster,
+        more: impl Fn(usize) -> Vec<String>,
+    ) -> Vec<Child> {
+        let start = |(n, runner): (usize, &Runner)| {
+            let worker = self.worker(cluster, n, &more(n));
+            let ready = || !runner.processes().is_empty();
+            until("a worker runs", Duration::from_secs(10), ready);
+            worker
+        };
+        cluster.workers.iter().enumerate().map(start).collect()
+    }
+
     /// Starts a worker, with more arguments.
-    pub(crate) fn worker(&self, cluster: &Cluster, number: usize, more: &[&str]) -> Child {
+    fn worker(&self, cluster: &Cluster, number: usize, more: &[String]) -> Child {
         let runner = &cluster.workers[number];
         let slots = cluster.size.slots.to_string();
         let log = File::create(self.log(&runner.name)).expect("a log file");

@@ -11,20 +11,23 @@ use std::{
 pub(crate) mod cgroup;
 pub(crate) mod mesh;
 pub(crate) mod namespaces;
+pub(crate) mod nat;
 pub(crate) mod runner;
+pub(crate) mod site;
 pub(crate) mod stock;
 pub(crate) mod tree;
 pub(crate) mod watch;
 
 pub(crate) use namespaces::run;
-use runner::Runner;
+use nat::Wan;
+use runner::{Network, Runner};
 
 /// Cores as a share of this machine's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) workers: usize,
-    /// Cores of each machine.
-    pub(crate) quota: f64,
+    /// Cores of each machine; `None`: all there are.
+    pub(crate) quota: Option<f64>,
     /// Compiles at once on each worker.
     pub(crate) slots: u32,
 }
@@ -34,11 +37,24 @@ pub(crate) struct Cluster {
     pub(crate) size: Size,
     pub(crate) primary: Runner,
     pub(crate) workers: Vec<Runner>,
+    /// Those that are not asked to work now.
+    idle: Vec<Runner>,
+    wan: Option<Wan>,
 }
+
+/// What every benchmark on a cluster needs, and Debian's packages that have it.
+const TOOLS: [(&str, &str); 6] = [
+    ("nsenter", "util-linux"),
+    ("turnserver", "coturn"),
+    ("distcc", "distcc"),
+    ("distccd", "distcc"),
+    ("make", "make"),
+    ("gcc", "gcc"),
+];
 
 /// Runs the benchmark in namespaces of its own: the caller goes on only inside of them.
 pub(crate) fn isolate() -> Result<(), ExitCode> {
-    namespaces::enter(&["distcc", "distccd", "make", "gcc"], "distcc make gcc")
+    namespaces::enter(&TOOLS)
 }
 
 impl Cluster {
@@ -51,14 +67,41 @@ impl Cluster {
             size,
             primary: runner(0),
             workers: (1..=size.workers).map(runner).collect(),
+            idle: Vec::new(),
+            wan: None,
         }
+    }
+
+    /// Lets only so many work.
+    pub(crate) fn employ(&mut self, workers: usize) {
+        self.workers.append(&mut self.idle);
+        self.idle = self.workers.split_off(workers);
+    }
+
+    /// Puts all machines into a network.
+    pub(crate) fn join(&mut self, network: Network) {
+        if network == Network::BehindNat && self.wan.is_none() {
+            self.wan = Some(Wan::new(&scratch("wan")));
+        }
+        let workers = self.workers.iter_mut().chain(&mut self.idle);
+        for runner in workers.chain([&mut self.primary]) {
+            runner.join(network);
+        }
+    }
+
+    /// Compiles at once on all workers.
+    pub(crate) fn slots(&self) -> u32 {
+        self.workers.len() as u32 * self.size.slots
     }
 
     /// How often, of all periods in which it ran, each machine reached its quota.
     pub(crate) fn throttled(&self) -> Vec<String> {
         let all = std::iter::once(&self.primary).chain(&self.workers);
-        all.map(|runner| format!("{}: {}", runner.name, runner.cgroup.throttled()))
-            .collect()
+        let told = |runner: &Runner| {
+            let throttled = runner.cgroup.as_ref()?.throttled();
+            Some(format!("{}: {throttled}", runner.name))
+        };
+        all.filter_map(told).collect()
     }
 }
 

@@ -1,13 +1,22 @@
 //! distcc as people use it: a distccd on every machine, one list of hosts.
 
 use std::{
+    fmt,
     fs::File,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddrV4},
     path::Path,
     process::{Child, Command},
+    thread::sleep,
+    time::Duration,
 };
 
-use super::{Cluster, runner::Runner};
+use serde::Serialize;
+
+use super::{
+    Cluster,
+    runner::Runner,
+    site::{Site, made_dir},
+};
 
 /// distcc's own port.
 pub(crate) const PORT: u16 = 3632;
@@ -25,7 +34,7 @@ pub(crate) fn start(runner: &Runner, listen: Ipv4Addr, port: u16, slots: u32, lo
             "--user",
             "nobody",
         ])
-        .args(["--allow", "10.9.0.0/24", "--allow", "127.0.0.1"])
+        .args(["--allow", "10.0.0.0/8", "--allow", "127.0.0.1"])
         .args(["--listen", &listen.to_string()])
         .args(["--port", &port.to_string()])
         .args(["--jobs", &slots.to_string()])
@@ -54,12 +63,89 @@ pub(crate) fn here(log: &Path) -> Child {
         .expect("distccd")
 }
 
-/// The list for `DISTCC_HOSTS`: `lzo` is the usual advice for anything slower than a LAN.
-pub(crate) fn hosts(cluster: &Cluster, port_of: impl Fn(usize) -> u16) -> String {
-    let slots = cluster.size.slots;
-    let workers = cluster.workers.iter().enumerate();
-    let hosts: Vec<_> = workers
-        .map(|(n, worker)| format!("{}:{}/{slots},lzo", worker.ip, port_of(n)))
-        .collect();
-    hosts.join(" ")
+/// How distcc is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Setting {
+    /// make's `-j`.
+    pub(crate) jobs: u32,
+    pub(crate) lzo: bool,
+    /// Slots of `localhost`, the first of the list; 0: it is not in it.
+    pub(crate) localhost: u32,
 }
+
+impl Setting {
+    /// By the book: all slots and a local job for each of the machine's cores, of which it has two; `lzo` is the usual advice for
+    /// anything slower than a LAN.
+    pub(crate) fn usual(cluster: &Cluster) -> Self {
+        Self {
+            jobs: cluster.slots() + 2,
+            lzo: true,
+            localhost: 0,
+        }
+    }
+
+    /// All combinations that a person would try.
+    pub(crate) fn grid(cluster: &Cluster) -> Vec<Self> {
+        let slots = cluster.slots();
+        let mut grid = Vec::new();
+        for jobs in [slots, slots + 2, slots * 2] {
+            for lzo in [false, true] {
+                for localhost in [0, 1, 2] {
+                    grid.push(Self {
+                        jobs,
+                        lzo,
+                        localhost,
+                    });
+                }
+            }
+        }
+        grid
+    }
+
+    /// The list for `DISTCC_HOSTS`.
+    pub(crate) fn hosts(self, slots: u32, workers: impl Iterator<Item = SocketAddrV4>) -> String {
+        let here = (self.localhost > 0).then(|| format!("localhost/{}", self.localhost));
+        let lzo = if self.lzo { ",lzo" } else { "" };
+        let there = workers.map(|at| format!("{at}/{slots}{lzo}"));
+        here.into_iter().chain(there).collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            jobs, localhost, ..
+        } = self;
+        let lzo = if self.lzo { "lzo" } else { "plain" };
+        write!(f, "-j{jobs} {lzo} localhost/{localhost}")
+    }
+}
+
+/// Starts distccd on every worker, at these of their addresses.
+pub(crate) fn start_all(cluster: &Cluster, at: &[Ipv4Addr], dir: &Path) -> Vec<Child> {
+    let start = |(runner, ip): (&Runner, &Ipv4Addr)| {
+        let log = dir.join(format!("{}.log", runner.name));
+        start(runner, *ip, PORT, cluster.size.slots, &log)
+    };
+    let servers = cluster.workers.iter().zip(at).map(start).collect();
+    sleep(UNTIL_UP);
+    servers
+}
+
+/// The tree built by distcc, on hosts that are up.
+pub(crate) fn build(site: &Site, dir: &Path, setting: Setting, hosts: &str) -> Command {
+    let [program, option, script] = site.tree.build(&format!("-j{}", setting.jobs));
+    let mut command = site.cluster.primary.command(&program);
+    command
+        .args([
+            option,
+            format!("{script} {}", site.tree.compilers("distcc ")),
+        ])
+        .current_dir(&site.tree.at)
+        .env("DISTCC_DIR", made_dir(dir.join("state")))
+        .env("DISTCC_HOSTS", hosts);
+    command
+}
+
+/// distccd says nothing when it listens.
+pub(crate) const UNTIL_UP: Duration = Duration::from_secs(1);

@@ -68,7 +68,6 @@ impl Fault {
 
 fn signal_distccd(runner: &Runner, signal: Signal) {
     let leader = runner
-        .cgroup
         .processes()
         .into_iter()
         .find(|process| leads_distccd(*process));

@@ -11,18 +11,23 @@
     reason = "a benchmark is a program of its own: it prints, and reads the clock and its environment"
 )]
 
+#[expect(
+    dead_code,
+    reason = "shared with another benchmark, which uses the rest"
+)]
 #[path = "../cluster/mod.rs"]
 mod cluster;
 mod faults;
 mod garbage;
 mod runs;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 
 use cluster::{
     Cluster, Size, isolate,
+    site::Site,
     tree::{REDIS, Tree},
 };
 use faults::Fault;
@@ -46,6 +51,9 @@ struct Args {
     /// Let the primary compile what a worker could, where that is quicker
     #[arg(long)]
     adapt: bool,
+    /// A build that takes longer, in seconds, hangs and is ended
+    #[arg(long, default_value_t = 900)]
+    patience: u64,
     /// Write all runs to this file
     #[arg(long)]
     json: Option<PathBuf>,
@@ -71,10 +79,15 @@ fn main() -> ExitCode {
     }
     let size = Size {
         workers: WORKERS,
-        quota: args.quota,
+        quota: Some(args.quota),
         slots: SLOTS,
     };
-    let stage = Stage::new(Cluster::new(size), args.adapt);
+    let mut site = Site::new(Cluster::new(size), REDIS);
+    site.patience = Duration::from_secs(args.patience);
+    let stage = Stage {
+        site,
+        adapt: args.adapt,
+    };
     let chosen = |fault: &Fault| args.fault.is_empty() || args.fault.contains(fault);
     let arms = if args.arm.is_empty() {
         vec![Arm::Distmesh, Arm::Stock]
@@ -97,9 +110,9 @@ fn main() -> ExitCode {
     }
     println!(
         "\nthrottled periods: {}",
-        stage.cluster.throttled().join(", ")
+        stage.site.cluster.throttled().join(", ")
     );
-    let good = runs::tell(&all, local, WORKERS);
+    let good = runs::tell(&all, local.as_ref(), WORKERS);
     if let Some(path) = args.json {
         let text = serde_json::to_string_pretty(&all).unwrap_or_default();
         if let Err(error) = std::fs::write(&path, text) {

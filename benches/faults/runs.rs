@@ -1,27 +1,25 @@
 //! One build, disturbed or not, and what became of it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    net::Ipv4Addr,
+    collections::BTreeMap,
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus},
+    process::Child,
     thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use clap::ValueEnum;
-use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
     cluster::{
-        Cluster,
         mesh::Mesh,
-        scratch, stock,
-        tree::{Objects, REDIS, Tree},
-        watch::{now, until},
+        scratch,
+        site::{Made, Site},
+        stock::{self, Setting},
     },
     faults::Fault,
     garbage,
@@ -45,6 +43,8 @@ pub(crate) struct Run {
     wall: f64,
     /// Seconds from make's start to the fault.
     fault_at: Option<f64>,
+    /// Objects that were there at the fault.
+    objects: usize,
     exit: Option<i32>,
     /// Objects that are missing or not what a local build makes.
     wrong: Vec<PathBuf>,
@@ -56,182 +56,121 @@ pub(crate) struct Run {
 
 /// Where the runs take place.
 pub(crate) struct Stage {
-    pub(crate) cluster: Cluster,
-    adapt: bool,
-    tree: Tree,
-    right: Digests,
-    dir: PathBuf,
+    pub(crate) site: Site,
+    pub(crate) adapt: bool,
 }
 
-/// A build that takes longer hangs.
-const HANGS: Duration = Duration::from_secs(900);
-const LOOK: Duration = Duration::from_millis(20);
 /// Where the distccd is that a worker uses whose distccd is to talk nonsense.
 const BEHIND: u16 = 3700;
 const NONSENSE: u16 = 3701;
 
 impl Stage {
-    pub(crate) fn new(cluster: Cluster, adapt: bool) -> Self {
-        let dir = scratch("faults");
-        let tree = Tree::new(REDIS, dir.join("redis"));
-        println!("building {} once for its objects", REDIS.package);
-        tree.renew();
-        // Debug information tells preprocessed input from a source, so the measure is distcc without any fault.
-        let mut server = stock::here(&dir.join("reference-distccd.log"));
-        sleep(Duration::from_secs(1));
-        let [program, option, script] = tree.build("-j4 --silent");
-        let made = Command::new(program)
-            .args([option, format!("{script} CC='distcc gcc'")])
-            .current_dir(&tree.at)
-            .env("DISTCC_DIR", made_dir(dir.join("state")))
-            .env("DISTCC_HOSTS", format!("127.0.0.1:{}/4", stock::PORT))
-            .env("DISTCC_FALLBACK", "0")
-            .stdout(log(&dir.join("reference.log")))
-            .stderr(log(&dir.join("reference.err")))
-            .status();
-        drop(server.kill());
-        drop(server.wait());
-        assert!(
-            made.as_ref().is_ok_and(ExitStatus::success),
-            "see {}: {made:?}",
-            dir.display()
+    /// The plain local build of the primary.
+    pub(crate) fn local(&self) -> Local {
+        let made = self.site.local();
+        let local = Local {
+            wall: made.wall.as_secs_f64(),
+            objects: self.site.tree.ages(),
+        };
+        let quarter = local.reached(local.objects.len() / 4);
+        println!(
+            "local: {:.1} s, a quarter of the objects after {quarter:.1} s",
+            local.wall
         );
-        let mut right = Digests::new();
-        add(&mut right, tree.objects());
-        tree.renew();
-        let [program, option, script] = tree.build("-j4 --silent");
-        let made = Command::new(program)
-            .args([option, script])
-            .current_dir(&tree.at)
-            .stdout(log(&dir.join("plain.log")))
-            .stderr(log(&dir.join("plain.err")))
-            .status();
-        assert!(
-            made.as_ref().is_ok_and(ExitStatus::success),
-            "see {}: {made:?}",
-            dir.display()
-        );
-        add(&mut right, tree.objects());
-        Self {
-            cluster,
-            adapt,
-            tree,
-            right,
-            dir,
-        }
-    }
-
-    /// The plain local build of the primary, in seconds.
-    pub(crate) fn local(&self) -> f64 {
-        self.tree.renew();
-        let [program, option, script] = self.tree.build("-j2");
-        let mut command = self.cluster.primary.command(&program);
-        command.args([option, script]).current_dir(&self.tree.at);
-        let made = self.watch(&mut command, &self.dir.join("local.log"), None);
-        println!("local: {:.1} s", made.wall.as_secs_f64());
-        made.wall.as_secs_f64()
+        local
     }
 
     pub(crate) fn run(&self, arm: Arm, fault: Option<Fault>) -> Run {
-        self.tree.renew();
+        self.site.tree.renew();
         let dir = scratch(&format!("faults-{arm:?}"));
+        let mut struck = Struck::new(&self.site, fault);
         let (made, report) = match arm {
-            Arm::Distmesh => self.distmesh(&dir, fault),
-            Arm::Stock => (self.stock(&dir, fault), PathBuf::new()),
+            Arm::Distmesh => self.distmesh(&dir, &mut struck),
+            Arm::Stock => (self.stock(&dir, &mut struck), PathBuf::new()),
         };
-        let machines = self.cluster.workers.iter().chain([&self.cluster.primary]);
-        for machine in machines {
-            machine.heal();
-            machine.clear();
-        }
-        let built = self.tree.objects();
-        let wrong = self.right.iter().filter(|(path, digests)| {
-            let object = built.get(*path);
-            !object.is_some_and(|object| digests.contains(object))
-        });
         let (local, longest_lost) = match arm {
             Arm::Distmesh => told(&report),
             Arm::Stock => (0, 0.0),
         };
-        let local = local + fallbacks(&dir.join("distcc.log"));
         let run = Run {
             arm,
             fault,
             wall: made.wall.as_secs_f64(),
-            fault_at: made.fault_at.map(|at| at.as_secs_f64()),
-            exit: made.exit.and_then(|status| status.code()),
-            wrong: wrong.map(|(path, _)| path.clone()).collect(),
-            local,
+            fault_at: struck.at.map(|at| at.as_secs_f64()),
+            objects: struck.objects,
+            exit: made.code(),
+            wrong: self.site.wrong(),
+            local: local + fallbacks(&dir.join("distcc.log")),
             longest_lost,
         };
         println!("{run:?}");
         run
     }
 
-    fn distmesh(&self, dir: &Path, fault: Option<Fault>) -> (Made, PathBuf) {
+    fn distmesh(&self, dir: &Path, struck: &mut Struck<'_>) -> (Made, PathBuf) {
+        let cluster = &self.site.cluster;
         let mut mesh = Mesh::new(dir.to_owned());
         mesh.adapt = self.adapt;
         let mut servers = Vec::new();
-        for (n, runner) in self.cluster.workers.iter().enumerate() {
-            let nonsense = fault == Some(Fault::Garbage) && n == 0;
-            if nonsense {
-                servers.extend(self.with_nonsense(dir, Ipv4Addr::LOCALHOST));
-            }
-            let at = format!("127.0.0.1:{NONSENSE}");
-            let more: &[&str] = if nonsense { &["--distccd", &at] } else { &[] };
-            servers.push(mesh.worker(&self.cluster, n, more));
-            let ready = || !runner.cgroup.processes().is_empty();
-            until("a worker runs", Duration::from_secs(10), ready);
+        if struck.by == Some(Fault::Garbage) {
+            servers.extend(self.with_nonsense(dir, Ipv4Addr::LOCALHOST));
         }
-        let what = self.tree.build("-j");
-        let mut command = mesh.build(&self.cluster, &self.tree.at, &what);
+        let nonsense = !servers.is_empty();
+        servers.extend(mesh.workers(cluster, |n| {
+            let at = || format!("127.0.0.1:{NONSENSE}");
+            let uses = (nonsense && n == 0).then(|| vec!["--distccd".to_owned(), at()]);
+            uses.unwrap_or_default()
+        }));
+        let what = self.site.tree.build("-j");
+        let mut command = mesh.build(cluster, &self.site.tree.at, &what);
         // Each distcc writes what it did; of a fallback to the primary there is to be none.
         command
             .env("DISTCC_LOG", dir.join("distcc.log"))
             .env("DISTCC_VERBOSE", "1");
-        let made = self.watch(&mut command, &mesh.log("build"), fault);
-        self.end(servers);
+        let log = mesh.log("build");
+        let made = self
+            .site
+            .watch(&mut command, &log, |since| struck.look(since));
+        self.site.clear(servers);
         (made, mesh.report())
     }
 
-    fn stock(&self, dir: &Path, fault: Option<Fault>) -> Made {
+    fn stock(&self, dir: &Path, struck: &mut Struck<'_>) -> Made {
+        let cluster = &self.site.cluster;
+        let nonsense = struck.by == Some(Fault::Garbage);
         let mut servers = Vec::new();
-        let slots = self.cluster.size.slots;
-        for (n, runner) in self.cluster.workers.iter().enumerate() {
-            if fault == Some(Fault::Garbage) && n == 0 {
+        let mut hosts = Vec::new();
+        for (n, runner) in cluster.workers.iter().enumerate() {
+            let replaced = nonsense && n == 0;
+            let port = if replaced { NONSENSE } else { stock::PORT };
+            hosts.push(SocketAddrV4::new(runner.ip, port));
+            if replaced {
                 servers.extend(self.with_nonsense(dir, runner.ip));
             } else {
                 let log = dir.join(format!("{}.log", runner.name));
-                servers.push(stock::start(runner, runner.ip, stock::PORT, slots, &log));
+                let slots = cluster.size.slots;
+                servers.push(stock::start(runner, runner.ip, port, slots, &log));
             }
         }
-        let port_of = |n| {
-            if fault == Some(Fault::Garbage) && n == 0 {
-                NONSENSE
-            } else {
-                stock::PORT
-            }
-        };
-        sleep(Duration::from_secs(1));
-        let jobs = self.cluster.workers.len() as u32 * slots + 2;
-        let [program, option, script] = self.tree.build(&format!("-j{jobs}"));
-        let mut command = self.cluster.primary.command(&program);
+        sleep(stock::UNTIL_UP);
+        let setting = Setting::usual(cluster);
+        let hosts = setting.hosts(cluster.size.slots, hosts.into_iter());
+        let mut command = stock::build(&self.site, dir, setting, &hosts);
         command
-            .args([option, format!("{script} CC='distcc gcc'")])
-            .current_dir(&self.tree.at)
-            .env("DISTCC_DIR", made_dir(dir.join("state")))
-            .env("DISTCC_HOSTS", stock::hosts(&self.cluster, port_of))
             .env("DISTCC_LOG", dir.join("distcc.log"))
             .env("DISTCC_VERBOSE", "1");
-        let made = self.watch(&mut command, &dir.join("build.log"), fault);
-        self.end(servers);
+        let log = dir.join("build.log");
+        let made = self
+            .site
+            .watch(&mut command, &log, |since| struck.look(since));
+        self.site.clear(servers);
         made
     }
 
     /// A distccd on the first worker, and before it what will talk nonsense.
     fn with_nonsense(&self, dir: &Path, listen: Ipv4Addr) -> [Child; 2] {
-        let first = &self.cluster.workers[0];
-        let slots = self.cluster.size.slots + 1;
+        let first = &self.site.cluster.workers[0];
+        let slots = self.site.cluster.size.slots + 1;
         let log = dir.join("behind.log");
         let distccd = stock::start(first, Ipv4Addr::LOCALHOST, BEHIND, slots, &log);
         let before = format!("{listen}:{NONSENSE}");
@@ -239,86 +178,55 @@ impl Stage {
             distccd,
             garbage::start(first, &before, &format!("127.0.0.1:{BEHIND}")),
         ];
-        sleep(Duration::from_secs(1));
+        sleep(stock::UNTIL_UP);
         servers
     }
+}
 
-    fn end(&self, mut servers: Vec<Child>) {
-        self.cluster
-            .workers
-            .iter()
-            .for_each(|worker| worker.clear());
-        for server in &mut servers {
-            drop(server.wait());
+/// The fault of a run: it happens when a quarter of the objects is there.
+struct Struck<'a> {
+    site: &'a Site,
+    by: Option<Fault>,
+    at: Option<Duration>,
+    objects: usize,
+}
+
+impl<'a> Struck<'a> {
+    fn new(site: &'a Site, by: Option<Fault>) -> Self {
+        Self {
+            site,
+            by,
+            at: None,
+            objects: 0,
         }
     }
 
-    /// Runs the build, lets the fault happen when a quarter of the objects is there, and ends what hangs.
-    fn watch(&self, command: &mut Command, to: &Path, fault: Option<Fault>) -> Made {
-        drop(fs::remove_file(self.tree.stamp()));
-        let mut child = command
-            .stdout(log(to))
-            .stderr(log(&to.with_extension("err")))
-            .spawn()
-            .expect("the build");
-        let spawned = now();
-        let mut began: Option<Instant> = None;
-        let mut fault_at = None;
-        loop {
-            if began.is_none() && self.tree.stamp().exists() {
-                began = Some(now());
-            }
-            let since = began.unwrap_or(spawned);
-            let exit = child.try_wait().ok().flatten();
-            if exit.is_some() || spawned.elapsed() > HANGS {
-                if exit.is_none() {
-                    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-                    let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
-                    drop(child.wait());
-                }
-                let wall = since.elapsed();
-                return Made {
-                    wall,
-                    fault_at,
-                    exit,
-                };
-            }
-            if let Some(fault) = fault
-                && fault_at.is_none()
-                && self.tree.count() * 4 >= self.right.len()
-            {
-                fault_at = Some(since.elapsed());
-                fault.happen(&self.cluster);
-            }
-            sleep(LOOK);
+    fn look(&mut self, since: Duration) {
+        let Some(fault) = self.by.filter(|_| self.at.is_none()) else {
+            return;
+        };
+        self.objects = self.site.tree.count();
+        if self.objects * 4 >= self.site.size() {
+            self.at = Some(since);
+            fault.happen(&self.site.cluster);
         }
     }
 }
 
-/// What each object may be: compiled here from its source, or from what was preprocessed here.
-type Digests = BTreeMap<PathBuf, BTreeSet<[u8; 32]>>;
+/// The plain local build: how long it took, and when it had each of its objects, in seconds.
+pub(crate) struct Local {
+    wall: f64,
+    objects: Vec<f64>,
+}
 
-fn add(to: &mut Digests, objects: Objects) {
-    for (path, digest) in objects {
-        to.entry(path).or_default().insert(digest);
+impl Local {
+    /// When it had that many objects.
+    fn reached(&self, objects: usize) -> f64 {
+        let last = objects.checked_sub(1);
+        last.and_then(|last| self.objects.get(last))
+            .copied()
+            .unwrap_or(0.0)
     }
-}
-
-struct Made {
-    wall: Duration,
-    fault_at: Option<Duration>,
-    exit: Option<ExitStatus>,
-}
-
-/// distcc makes no more than the last part of a path.
-fn made_dir(path: PathBuf) -> PathBuf {
-    fs::create_dir_all(&path)
-        .unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
-    path
-}
-
-fn log(path: &Path) -> File {
-    File::create(path).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()))
 }
 
 /// Jobs that came home, and the longest of those that took more than one attempt.
@@ -351,7 +259,7 @@ fn fallbacks(log: &Path) -> u64 {
 }
 
 /// Prints a table; returns whether every run of distmesh is within its bound.
-pub(crate) fn tell(runs: &[Run], local: Option<f64>, workers: usize) -> bool {
+pub(crate) fn tell(runs: &[Run], local: Option<&Local>, workers: usize) -> bool {
     let mut undisturbed: BTreeMap<Arm, Vec<f64>> = BTreeMap::new();
     for run in runs.iter().filter(|run| run.fault.is_none()) {
         undisturbed.entry(run.arm).or_default().push(run.wall);
@@ -408,14 +316,15 @@ pub(crate) fn tell(runs: &[Run], local: Option<f64>, workers: usize) -> bool {
     good
 }
 
-fn bound(run: &Run, usual: f64, local: Option<f64>, workers: usize) -> f64 {
+fn bound(run: &Run, usual: f64, local: Option<&Local>, workers: usize) -> f64 {
     let (Some(fault), Some(at)) = (run.fault, run.fault_at) else {
         return f64::INFINITY;
     };
     let left = workers - fault.lost();
     if left == 0 {
-        let share = 1.0 - (at / usual).min(1.0);
-        return at + share * local.unwrap_or(f64::NAN) + 5.0;
+        // The pace of the plain local build is not even: its first objects are small.
+        let rest = |local: &Local| local.wall - local.reached(run.objects);
+        return at + local.map_or(f64::NAN, rest) + 5.0;
     }
     at + (usual - at).max(0.0) * workers as f64 / left as f64 + 3.0 + run.longest_lost
 }

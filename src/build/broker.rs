@@ -45,6 +45,8 @@ pub struct Limits {
     pub spare: u32,
     /// Permits for more of them that nobody has taken yet.
     pub offered: u32,
+    /// All permits to compile here that nobody has taken yet: who takes one fills no slot of a worker.
+    pub ready: u32,
 }
 
 /// Jobs that this machine runs now, or may run without asking: all but those whose request is in dispatch's hands. A make's
@@ -84,7 +86,9 @@ pub fn room(holders: &[Holder], limits: Limits) -> u32 {
     let room_here = limits.local.saturating_sub(here);
     let total = limits.local.saturating_add(limits.load.capacity);
     let beside = limits.spare.saturating_add(limits.offered);
-    room_here.min(total.saturating_add(beside).saturating_sub(running))
+    let room_anywhere = total.saturating_add(beside).saturating_sub(running);
+    // Where workers have gone, more jobs are out than there are slots: this machine need not wait for them.
+    room_here.min(room_anywhere.max(limits.ready))
 }
 
 /// Believes in room only after a moment. A job's token comes back within a millisecond of its answer, the load without it
@@ -229,6 +233,7 @@ mod tests {
             doubtful: 0,
             spare: 0,
             offered: 0,
+            ready: 0,
         }
     }
 
@@ -289,6 +294,14 @@ mod tests {
         let started = [0, 1, 2, 3].map(|out| room(&[holder(out, 0)], limits(1, 8, out + 1)));
         assert_eq!(started, [1, 1, 1, 1]);
         assert_eq!(room(&[holder(3, 0)], limits(1, 8, 3)), 0);
+    }
+
+    #[test]
+    fn with_its_workers_gone_this_machine_takes_what_it_is_permitted() {
+        let gone = limits(2, 0, 8);
+        assert_eq!(room(&[holder(8, 0)], gone), 0);
+        assert_eq!(room(&[holder(8, 0)], Limits { ready: 4, ..gone }), 1);
+        assert_eq!(room(&[holder(9, 0)], Limits { ready: 4, ..gone }), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::bell::Bell;
 use super::broker::{Holder, Limits, Returns, Steady, counted_here, here, room, surely_here};
 use super::home::{Home, Idle, Moment, Permit, Sent};
 use super::hosts::Hosts;
@@ -43,6 +44,7 @@ pub(super) struct Desk {
     state: State,
     written: Option<State>,
     makes: Makes,
+    bell: Bell,
     steady: Steady,
     returns: Returns,
     load: Load,
@@ -84,6 +86,7 @@ impl Desk {
             tally: Tally::default(),
             written: None,
             makes: Makes::default(),
+            bell: Bell::default(),
             steady: Steady::default(),
             returns: Returns::default(),
             load: Load::default(),
@@ -137,7 +140,7 @@ impl Desk {
                 self.tally.handle_asked_cache();
                 self.note_compiler(compiler);
             }
-            Said::Make(began) => self.makes.handle_begin(began),
+            Said::Make(began) => self.makes.handle_begin(began, Some(&self.bell)),
             Said::Notice(text) => self.notice(text),
             Said::Blind(text) => {
                 self.tally.blind.insert(text.clone());
@@ -240,8 +243,14 @@ impl Desk {
         Ok(())
     }
 
-    /// Moves tokens, hands jobs back, looks around.
-    pub(super) fn handle_tick(&mut self, now: Instant) {
+    /// A token came back.
+    pub(super) async fn returned(&self) {
+        self.bell.rung().await;
+    }
+
+    /// Moves tokens, hands jobs back, looks around. Returns whether all was dealt out that there is: room is believed only after
+    /// some looks.
+    pub(super) fn handle_tick(&mut self, now: Instant) -> bool {
         self.makes.reap();
         let holders = self.makes.settle();
         if is_due(&mut self.memory_seen, now, MEMORY_EVERY) {
@@ -254,10 +263,11 @@ impl Desk {
         self.returns.handle_returned(returned, now);
         self.offer_home(&holders, now);
         let room = room(&holders, self.limits(now));
-        let room = self.steady.handle_tick(room, self.load);
-        self.makes.deal(&holders, room);
+        let believed = self.steady.handle_tick(room, self.load);
+        self.makes.deal(&holders, believed);
         self.find_lost_tokens(&holders, now);
         self.flush();
+        believed == room && !self.home.is_settling()
     }
 
     fn limits(&mut self, now: Instant) -> Limits {
@@ -274,6 +284,7 @@ impl Desk {
             doubtful: self.returns.doubtful(now),
             spare: self.kept.count(Permit::Spare),
             offered: self.permits.spare(),
+            ready: self.permits.ready(),
         }
     }
 

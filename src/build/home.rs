@@ -133,6 +133,11 @@ impl Home {
             .flatten()
     }
 
+    /// Whether the next look may offer what this one did not: idleness is believed only after some.
+    pub fn is_settling(&self) -> bool {
+        (1..STEADY_TICKS).contains(&self.idle_ticks)
+    }
+
     /// How many permits should lie ready. Ask at every tick.
     pub fn offer(&mut self, moment: &Moment) -> Offer {
         let idle = moment.here + moment.spare < moment.local;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 
+use super::bell::{Bell, Rope};
 use super::broker::{Holder, LossWatch, deal};
 use super::layout::{PipeEnd, open_pipe};
 use super::processes::Processes;
@@ -38,11 +39,12 @@ struct Make {
 struct Pipes {
     tokens: File,
     returned: File,
+    rope: Option<Rope>,
 }
 
 impl Makes {
-    /// A make begins, or begins anew under its number: make executes itself again when it has rebuilt a makefile.
-    pub(super) fn handle_begin(&mut self, began: MakeBegan) {
+    /// A make begins, whose returned tokens ring the bell, or begins anew under its number: make executes itself again when it has rebuilt a makefile.
+    pub(super) fn handle_begin(&mut self, began: MakeBegan, bell: Option<&Bell>) {
         // It had waited for its jobs, so its tokens are in pipes that are gone.
         for before in self.running.extract_if(.., |make| make.pid == began.pid) {
             self.returned += before.out;
@@ -51,7 +53,7 @@ impl Makes {
         let pipes = if serial {
             Ok(None)
         } else {
-            Pipes::open(&began).map(Some)
+            Pipes::open(&began, bell).map(Some)
         };
         match pipes {
             Ok(pipes) => self.running.push(Make {
@@ -147,20 +149,24 @@ impl Make {
 }
 
 impl Pipes {
-    fn open(began: &MakeBegan) -> io::Result<Self> {
+    fn open(began: &MakeBegan, bell: Option<&Bell>) -> io::Result<Self> {
         let open = |end| {
             let file = open_pipe(&began.dir, end)?;
             rustix::io::ioctl_fionbio(&file, true)?;
             Ok::<_, io::Error>(file)
         };
+        let returned = open(PipeEnd::Returned)?;
+        let rope = bell.map(|bell| bell.hang(&returned)).transpose()?;
         Ok(Self {
             tokens: open(PipeEnd::Tokens)?,
-            returned: open(PipeEnd::Returned)?,
+            returned,
+            rope,
         })
     }
 
     fn collect(&mut self) -> u32 {
-        let (mut bytes, mut sum) = ([0; BATCH], 0);
+        let mut bytes = [0; BATCH];
+        let mut sum = self.rope.as_ref().map_or(0, Rope::take);
         while let Ok(count @ 1..) = self.returned.read(&mut bytes) {
             sum += count as u32;
         }
@@ -190,18 +196,20 @@ mod tests {
         doubtful: 0,
         spare: 0,
         offered: 0,
+        ready: 0,
     };
 
     fn begin(makes: &mut Makes, parent: &std::path::Path, pid: u32, ceiling: Option<u32>) -> File {
         let dir = parent.join(pid.to_string());
         make_pipes(&dir).unwrap();
         let end = open_pipe(&dir, PipeEnd::Tokens).unwrap();
-        makes.handle_begin(MakeBegan {
+        let began = MakeBegan {
             pid,
             dir,
             ceiling,
             nested: false,
-        });
+        };
+        makes.handle_begin(began, None);
         end
     }
 

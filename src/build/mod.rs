@@ -26,6 +26,7 @@
 //! Invariant: whatever goes wrong in here, the real tool still runs with the arguments that were typed.
 
 pub mod arguments;
+mod bell;
 pub mod broker;
 mod child;
 pub mod cmake;
@@ -39,6 +40,7 @@ pub mod layout;
 mod lease;
 mod makes;
 mod outcome;
+mod pace;
 mod permits;
 pub mod processes;
 mod pulse;

@@ -33,7 +33,7 @@ impl Permits {
             self.take_back(BATCH);
             self.permit = offer.permit;
         }
-        let ready = self.ready();
+        let ready = self.ready() as usize;
         let wanted = offer.count as usize;
         if wanted > ready {
             let bytes = [byte(offer.permit); BATCH];
@@ -47,20 +47,21 @@ impl Permits {
     /// How many spare permits lie in it.
     pub(super) fn spare(&self) -> u32 {
         match self.permit {
-            Permit::Spare => u32::try_from(self.ready()).unwrap_or(u32::MAX),
+            Permit::Spare => self.ready(),
             Permit::Ordinary => 0,
         }
+    }
+
+    /// How many permits lie in it.
+    pub(super) fn ready(&self) -> u32 {
+        let waiting = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
+        u32::try_from(waiting).unwrap_or(u32::MAX)
     }
 
     fn take_back(&mut self, count: usize) {
         let mut bytes = [0; BATCH];
         // A shim may be quicker: then there is less to take back.
         drop(self.pipe.read(&mut bytes[..count.min(BATCH)]));
-    }
-
-    fn ready(&self) -> usize {
-        let waiting = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
-        usize::try_from(waiting).unwrap_or(usize::MAX)
     }
 }
 

@@ -15,11 +15,10 @@ use super::guard::Guard;
 use super::layout::{State, install_launcher, is_masquerade, prepare};
 use super::lease::{Lease, sweep};
 use super::outcome::BuildOutcome;
+use super::pace::Pace;
 use super::record::{Recorder, Said};
 use crate::event::{BuildFeedback, BuildUpdate, CompileSeen, Compiler, JobRecord, WorkerView};
 
-/// How often tokens are moved: short beside any compile, cheap beside any build (a few system calls for each make).
-const TICK: Duration = Duration::from_millis(5);
 /// A session answers within milliseconds, on a machine that is overwhelmed within a second.
 const FIRST_WORDS: Duration = Duration::from_secs(3);
 /// The last jobs' records follow their answers within milliseconds; some jobs have none, because distcc kept them.
@@ -149,7 +148,20 @@ enum Happened {
     Said(Said),
     Update(Option<BuildUpdate>),
     Signal(Signal),
+    Returned,
     Tick,
+}
+
+impl Happened {
+    /// Whether it may make room for a job, or take some. A compile that begins does neither: its token was dealt before.
+    fn stirs(&self) -> bool {
+        match self {
+            Self::Said(Said::Compile(_)) | Self::Tick => false,
+            Self::Ended(_) | Self::Said(_) | Self::Update(_) | Self::Signal(_) | Self::Returned => {
+                true
+            }
+        }
+    }
 }
 
 impl Session {
@@ -218,25 +230,33 @@ impl Session {
         wrapped: &mut Wrapped,
         updates: &mut mpsc::Receiver<BuildUpdate>,
     ) -> io::Result<ExitStatus> {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut pace = Pace::new(now());
         let mut open = true;
         loop {
+            let tick = tokio::time::sleep_until(pace.due().into());
             // What was said before a tick counts in it.
             let happened = tokio::select! { biased;
                 status = wrapped.wait() => Happened::Ended(status),
                 signal = self.signals.next() => Happened::Signal(signal),
                 said = self.recorder.hear() => Happened::Said(said),
                 update = updates.recv(), if open => Happened::Update(update),
-                _ = tick.tick() => Happened::Tick,
+                () = self.desk.returned() => Happened::Returned,
+                () = tick => Happened::Tick,
             };
+            if happened.stirs() {
+                pace.handle_stir(now());
+            }
             match happened {
                 Happened::Ended(status) => return status,
                 Happened::Said(said) => self.desk.handle_said(said, now()),
                 Happened::Update(Some(update)) => self.update(update),
                 Happened::Update(None) => open = false,
                 Happened::Signal(signal) => wrapped.handle_signal(signal),
-                Happened::Tick => self.desk.handle_tick(now()),
+                Happened::Returned => {}
+                Happened::Tick => {
+                    let settled = self.desk.handle_tick(now());
+                    pace.handle_tick(settled, now());
+                }
             }
         }
     }

@@ -14,7 +14,7 @@ mod status;
 mod up;
 mod worker;
 
-use std::{ffi::OsString, future::Future};
+use std::{ffi::OsString, future::Future, io};
 
 pub use build::build;
 pub use completions::completions;
@@ -27,23 +27,27 @@ pub use status::status;
 pub use up::up;
 pub use worker::worker;
 
+use tokio::runtime::{Builder, Runtime};
+
 use crate::{
     cli::{Cli, Command},
     error::{Failure, Kind, OrFail},
     event::Event,
+    machine,
     report::{self, Weight},
     ui::Ui,
 };
 
 /// Does what the command line says; answers with the exit code.
 pub fn run(cli: Cli, ui: &Ui) -> Result<u8, Failure> {
+    let own = ui.clone();
     match cli.command {
-        Command::Build(args) => in_runtime(build(&args, ui)),
-        Command::Worker(args) => or_alone(in_runtime(worker(&args, ui)), ui),
-        Command::Up(args) => or_alone(in_runtime(up(&args, ui)), ui),
-        Command::Down(args) => in_runtime(down(&args, ui)),
-        Command::Hosts(args) => in_runtime(hosts(&args, ui)),
-        Command::Status(args) => in_runtime(status(&args, ui)),
+        Command::Build(args) => in_runtime(async move { build(&args, &own).await }),
+        Command::Worker(args) => or_alone(in_runtime(async move { worker(&args, &own).await }), ui),
+        Command::Up(args) => or_alone(in_runtime(async move { up(&args, &own).await }), ui),
+        Command::Down(args) => in_runtime(async move { down(&args, &own).await }),
+        Command::Hosts(args) => in_runtime(async move { hosts(&args, &own).await }),
+        Command::Status(args) => in_runtime(async move { status(&args, &own).await }),
         Command::Keygen(args) => keygen(&args, ui),
         Command::Doctor(args) => doctor(&args, ui),
         Command::Completions(args) => completions(&args, ui),
@@ -64,16 +68,38 @@ fn or_alone(outcome: Result<u8, Failure>, ui: &Ui) -> Result<u8, Failure> {
 }
 
 /// Drives a command that waits for many things at once.
-pub fn in_runtime(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .or_cannot("start the threads that this command needs")?;
-    let result = runtime.block_on(command);
+///
+/// It runs as a task of the runtime, not on the thread that waits for its end: there, everything that happens would wake two threads.
+pub fn in_runtime<C>(command: C) -> Result<u8, Failure>
+where
+    C: Future<Output = Result<u8, Failure>> + Send + 'static,
+{
+    let runtime = runtime().or_cannot("start the threads that this command needs")?;
+    let result = runtime.block_on(async {
+        let ended = tokio::spawn(command).await;
+        ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    });
     // A blocking call that hangs (a name server, a dead network file system) must not keep the process.
     runtime.shutdown_background();
     result
 }
+
+/// No more threads than cores that are ours: between two threads that share one every wake-up costs a switch, and a wake-up takes
+/// longer than most of what is done after it.
+fn runtime() -> io::Result<Runtime> {
+    let mut builder = match machine::slots().count {
+        1 => Builder::new_current_thread(),
+        cores => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(cores.min(MOST_THREADS) as usize);
+            builder
+        }
+    };
+    builder.enable_all().build()
+}
+
+/// One carries the tunnel, the others what dispatch reads and writes: beside compilers more are not of use.
+const MOST_THREADS: u32 = 4;
 
 /// The process's environment, for rooms that take it as an argument.
 #[expect(

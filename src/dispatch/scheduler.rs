@@ -291,7 +291,9 @@ impl Scheduler {
     /// Somebody else answered first. A worker that answered nothing at all meanwhile is not slow but stuck.
     fn note_outrun(&mut self, attempt: Attempt, cost: f64, now: Instant) {
         let stuck = self.is_stuck(attempt, cost, now);
-        let Some(loser) = self.workers.get_mut(&attempt.on) else {
+        // One that is silent is not slow: that says nothing of what it will be when it is back.
+        let loser = self.workers.get_mut(&attempt.on);
+        let Some(loser) = loser.filter(|loser| loser.is_live()) else {
             return;
         };
         let seconds = now.saturating_duration_since(attempt.since).as_secs_f64();
@@ -770,6 +772,26 @@ mod tests {
         }
         assert!(!desk.s.is_negligible(peer(1)));
         assert_eq!(desk.s.capacity(desk.now), 2);
+    }
+
+    #[test]
+    fn a_worker_that_fell_silent_is_not_taken_for_a_slow_one() {
+        let mut desk = Desk::new(&[(1, 1)]);
+        desk.s.handle_home(1.0);
+        for id in 1..=5 {
+            desk.job(id);
+            desk.done(id, 1, 1);
+        }
+        for id in 6..=9 {
+            desk.worker(1, 1, Presence::Live);
+            desk.job(id);
+            desk.worker(1, 1, Presence::Silent);
+            desk.wait(secs(60));
+            desk.s.handle_called_back(JobId(id), desk.now);
+        }
+        assert!(!desk.s.is_negligible(peer(1)));
+        desk.worker(1, 1, Presence::Live);
+        assert!(!desk.s.is_negligible(peer(1)));
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Scheduler {
     /// Workers so slow that the jobs' own machine hardly notices their help: they are only tried now and then.
     pub fn is_negligible(&self, peer: PeerId) -> bool {
         let worker = self.workers.get(&peer);
-        worker.is_some_and(|worker| self.helps_too_little(worker))
+        worker.is_some_and(|worker| worker.is_live() && self.helps_too_little(worker))
     }
 
     /// How much longer it gets no job.

@@ -1,0 +1,175 @@
+//! What more machines are worth: the same tree built here alone, by stock distcc and by distmesh, under the same quotas.
+//!
+//! Every machine has the same share of a core, so `n` workers can at best make a build `n + 1` times as fast; and what the primary
+//! has to do itself in any case (preprocess, run distcc, link) is a second ceiling. Stock distcc gets the bare network and the best of a
+//! grid of settings; distmesh gets a router with NAT before every machine, and no settings.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a benchmark is a program of its own: it prints, and reads the clock and its environment"
+)]
+
+mod arms;
+#[expect(
+    dead_code,
+    reason = "shared with another benchmark, which uses the rest"
+)]
+#[path = "../cluster/mod.rs"]
+mod cluster;
+mod plot;
+mod table;
+mod wireguard;
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, ValueEnum};
+
+use arms::{Arm, Stage};
+use cluster::{
+    Cluster, Size, isolate,
+    site::Site,
+    tree::{CPPCHECK, GIT, REDIS, Recipe, SMALL, Tree},
+};
+
+/// Builds a real tree on throttled machines, by each of several means in turn.
+#[derive(Debug, Parser)]
+struct Args {
+    /// What is built
+    #[arg(long, value_enum, default_value = "redis")]
+    tree: Source,
+    /// Numbers of workers
+    #[arg(long, value_delimiter = ',', default_value = "4")]
+    workers: Vec<usize>,
+    /// Runs of each arm
+    #[arg(long, default_value_t = 5)]
+    runs: u32,
+    /// Runs of the local build, which takes longest
+    #[arg(long)]
+    local_runs: Option<u32>,
+    /// Only these arms
+    #[arg(long, value_enum, value_delimiter = ',')]
+    arm: Vec<Arm>,
+    /// Cores of each machine [default: so that all machines together have 1.8]
+    #[arg(long)]
+    quota: Option<f64>,
+    /// Compiles at once on each worker
+    #[arg(long, default_value_t = 2)]
+    slots: u32,
+    /// Stock distcc with the usual settings only, not the whole grid
+    #[arg(long)]
+    no_grid: bool,
+    /// Write all runs to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Draw speed-up over workers into this file
+    #[arg(long)]
+    svg: Option<PathBuf>,
+    /// A small tree, no quotas, once: whether everything works, not how fast
+    #[arg(long)]
+    quick: bool,
+    /// What `cargo bench` passes
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Source {
+    Redis,
+    Git,
+    Cppcheck,
+    Small,
+}
+
+/// Two cores less what the benchmark, the kernel's timers and the network need.
+const CORES: f64 = 1.8;
+
+impl Args {
+    fn quicken(&mut self) {
+        if self.quick {
+            self.tree = Source::Small;
+            self.workers = vec![2];
+            self.runs = 1;
+            self.no_grid = true;
+        }
+    }
+
+    fn arms(&self) -> Vec<Arm> {
+        match self.arm.as_slice() {
+            [] if self.quick => vec![Arm::Local, Arm::Stock, Arm::Distmesh],
+            [] => Arm::value_variants().to_vec(),
+            chosen => chosen.to_vec(),
+        }
+    }
+
+    fn size(&self) -> Size {
+        let workers = self.workers.iter().copied().max().unwrap_or_default();
+        let share = || CORES / (workers + 1) as f64;
+        Size {
+            workers,
+            quota: (!self.quick).then(|| self.quota.unwrap_or_else(share)),
+            slots: self.slots,
+        }
+    }
+}
+
+impl Source {
+    fn recipe(self) -> Recipe {
+        match self {
+            Self::Redis => REDIS,
+            Self::Git => GIT,
+            Self::Cppcheck => CPPCHECK,
+            Self::Small => SMALL,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let mut args = Args::parse();
+    args.quicken();
+    let (recipe, arms) = (args.tree.recipe(), args.arms());
+    if let Err(error) = Tree::fetch(recipe).and_then(|()| arms::lacking(&arms)) {
+        eprintln!("{error}");
+        return ExitCode::from(2);
+    }
+    if let Err(code) = isolate() {
+        return code;
+    }
+    let mut stage = Stage::new(Site::new(Cluster::new(args.size()), recipe));
+    for (n, workers) in args.workers.iter().enumerate() {
+        stage.site.cluster.employ(*workers);
+        if arms.contains(&Arm::Stock) && !args.no_grid {
+            stage.search_grid();
+        }
+        for run in 0..args.runs {
+            for arm in &arms {
+                // The local build does not depend on the workers.
+                let local = n == 0 && args.local_runs.is_none_or(|runs| run < runs);
+                if *arm != Arm::Local || local {
+                    stage.run(*arm);
+                }
+            }
+        }
+    }
+    let throttled = stage.site.cluster.throttled();
+    println!("\nthrottled periods: {}", throttled.join(", "));
+    let good = table::tell(&stage.runs);
+    let written = [
+        (args.json, serde_json::to_string_pretty(&stage.runs).ok()),
+        (args.svg, plot::speedup(recipe.package, &stage.runs).ok()),
+    ];
+    for (path, text) in written {
+        let (Some(path), Some(text)) = (path, text) else {
+            continue;
+        };
+        if let Err(error) = fs::write(&path, text) {
+            eprintln!("cannot write {}: {error}", path.display());
+        }
+    }
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

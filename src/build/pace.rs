@@ -1,0 +1,65 @@
+//! When to look at tokens again. Pure.
+//!
+//! What makes room tells of itself: a token comes back through a pipe, a job comes and goes through dispatch. So the desk sleeps
+//! until something happens. On a primary with a share of a core, a clock of 5 ms took a quarter of that share.
+
+use std::time::{Duration, Instant};
+
+/// The next look, by the last one and by what has happened since.
+#[derive(Debug)]
+pub(super) struct Pace {
+    last: Instant,
+    due: Instant,
+}
+
+/// Changes come in swarms: one look sees all of 5 ms, which is short beside any compile.
+const SOON: Duration = Duration::from_millis(5);
+/// For what nobody tells: a make that has ended, time that has passed.
+const CALM: Duration = Duration::from_millis(50);
+
+impl Pace {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            last: now,
+            due: now,
+        }
+    }
+
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Something happened.
+    pub(super) fn handle_stir(&mut self, now: Instant) {
+        self.due = self.due.min((self.last + SOON).max(now));
+    }
+
+    /// A look is done; `settled`: another one soon would see no more.
+    pub(super) fn handle_tick(&mut self, settled: bool, now: Instant) {
+        self.last = now;
+        self.due = now + if settled { CALM } else { SOON };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any moment serves as the first")]
+    fn a_look_comes_at_once_after_a_quiet_time_and_not_too_often_in_a_busy_one() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut pace = Pace::new(start);
+        pace.handle_tick(true, at(0));
+        assert_eq!(pace.due(), at(50));
+        pace.handle_stir(at(20));
+        assert_eq!(pace.due(), at(20));
+        pace.handle_tick(true, at(20));
+        pace.handle_stir(at(22));
+        pace.handle_stir(at(24));
+        assert_eq!(pace.due(), at(25));
+        pace.handle_tick(false, at(25));
+        assert_eq!(pace.due(), at(30));
+    }
+}

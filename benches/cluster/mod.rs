@@ -42,10 +42,19 @@ pub(crate) struct Cluster {
     wan: Option<Wan>,
 }
 
+/// What every benchmark on a cluster needs, and Debian's packages that have it.
+const TOOLS: [(&str, &str); 6] = [
+    ("nsenter", "util-linux"),
+    ("turnserver", "coturn"),
+    ("distcc", "distcc"),
+    ("distccd", "distcc"),
+    ("make", "make"),
+    ("gcc", "gcc"),
+];
+
 /// Runs the benchmark in namespaces of its own: the caller goes on only inside of them.
 pub(crate) fn isolate() -> Result<(), ExitCode> {
-    let tools = ["distcc", "distccd", "make", "gcc", "turnserver"];
-    namespaces::enter(&tools, "distcc make gcc coturn")
+    namespaces::enter(&TOOLS)
 }
 
 impl Cluster {

@@ -10,22 +10,34 @@ use std::{
 /// Set for the process inside the namespaces.
 const INSIDE: &str = "DISTMESH_BENCH_INSIDE";
 
-/// Runs the benchmark once more in namespaces of its own for processes, mounts and network: the caller goes on only inside of
-/// them. `packages` have all the tools.
-pub(crate) fn enter(tools: &[&str], packages: &str) -> Result<(), ExitCode> {
+/// What every benchmark needs, and Debian's packages that have it.
+const TOOLS: [(&str, &str); 3] = [
+    ("unshare", "util-linux"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+];
+
+/// Runs the benchmark once more in namespaces of its own for processes, mounts and network, if these tools are there, too: the
+/// caller goes on only inside of them.
+pub(crate) fn enter(tools: &[(&str, &str)]) -> Result<(), ExitCode> {
     if env::var_os(INSIDE).is_some() {
         run("ip link set lo up");
         return Ok(());
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("needs root for its namespaces: run it with sudo -E");
+        eprintln!("needs root for namespaces and CPU quotas: run it with sudo -E");
         return Err(ExitCode::from(2));
     }
-    for tool in ["unshare", "nsenter", "ip", "nft"].iter().chain(tools) {
-        if which::which(tool).is_err() {
-            eprintln!("needs {tool}: apt-get install util-linux iproute2 nftables {packages}");
-            return Err(ExitCode::from(2));
-        }
+    let mut missing: Vec<_> = TOOLS
+        .iter()
+        .chain(tools)
+        .filter(|(tool, _)| which::which(tool).is_err())
+        .map(|(_, package)| *package)
+        .collect();
+    missing.dedup();
+    if !missing.is_empty() {
+        eprintln!("needs more tools: apt-get install {}", missing.join(" "));
+        return Err(ExitCode::from(2));
     }
     let own = env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
     let error = Command::new("unshare")

@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         return done;
     }
     let mut args = Args::parse();
-    if let Err(code) = namespaces::enter(&["ethtool", "sysctl"], "ethtool procps") {
+    if let Err(code) = namespaces::enter(&[("ethtool", "ethtool"), ("sysctl", "procps")]) {
         return code;
     }
     if !Path::new("/dev/net/tun").exists() {

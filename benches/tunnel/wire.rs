@@ -80,7 +80,8 @@ impl Direction {
 
     fn give_to(&mut self, end: &File) {
         let now = now();
-        while let Some((_, packet)) = self.flying.pop_front_if(|(due, _)| *due <= now) {
+        let due = self.flying.partition_point(|(due, _)| *due <= now);
+        for (_, packet) in self.flying.drain(..due) {
             tun::write(end, &packet);
             self.spare.push(packet);
         }

@@ -333,3 +333,60 @@ impl Drop for RecvStream {
 
 /// Enough to keep QUIC's window filled between two wake-ups of a writer, and little for a thousand streams.
 const BUFFER: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    fn opened() -> (Stream, DriverEnd, mpsc::UnboundedReceiver<StreamKey>) {
+        let (changed, list) = mpsc::unbounded_channel();
+        let key = StreamKey {
+            peer: PeerId([1; 32]),
+            generation: 1,
+            id: StreamId::new(quinn_proto::Side::Client, quinn_proto::Dir::Bi, 0),
+        };
+        let (stream, end) = stream(key, changed);
+        (stream, end, list)
+    }
+
+    #[tokio::test]
+    async fn a_read_takes_all_the_pieces_that_fit() {
+        let (mut stream, end, _list) = opened();
+        end.deliver(vec![
+            Bytes::from_static(b"one"),
+            Bytes::from_static(b"two"),
+            Bytes::from_static(b"three"),
+        ]);
+        let mut buffer = [0; 8];
+        assert_eq!(stream.recv.read(&mut buffer).await.unwrap(), 8);
+        assert_eq!(&buffer, b"onetwoth");
+        assert_eq!(stream.recv.read(&mut buffer).await.unwrap(), 3);
+        assert_eq!(&buffer[..3], b"ree");
+    }
+
+    #[tokio::test]
+    async fn a_reader_asks_for_more_only_when_the_driver_had_stopped() {
+        let (mut stream, end, mut list) = opened();
+        let mut buffer = vec![0; BUFFER];
+        end.deliver(vec![Bytes::from(vec![1; BUFFER])]);
+        stream.recv.read_exact(&mut buffer).await.unwrap();
+        assert!(list.try_recv().is_err(), "nothing was held back");
+
+        end.deliver(vec![Bytes::from(vec![1; BUFFER])]);
+        assert_eq!(end.room(), 0);
+        stream
+            .recv
+            .read_exact(&mut buffer[..BUFFER / 4])
+            .await
+            .unwrap();
+        assert!(list.try_recv().is_err(), "not yet half empty");
+        stream
+            .recv
+            .read_exact(&mut buffer[..BUFFER / 4])
+            .await
+            .unwrap();
+        assert!(list.try_recv().is_ok());
+    }
+}

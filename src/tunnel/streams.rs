@@ -624,6 +624,26 @@ mod tests {
     }
 
     #[test]
+    fn what_arrives_together_is_acknowledged_together() {
+        let mut pair = pair();
+        let stream = pair.ends[CLIENT].open().unwrap();
+        pair.ends[CLIENT].write(stream, &mut Bytes::from(noise(20_000)));
+        let (mut batch, mut sent) = (Vec::new(), 0);
+        while let Some(segment) = pair.ends[CLIENT].poll_transmit(pair.now, &mut batch) {
+            for datagram in batch.chunks(segment) {
+                pair.ends[SERVER].handle_datagram(datagram, pair.now);
+                sent += 1;
+            }
+            batch.clear();
+        }
+        pair.ends[SERVER].flush();
+        let answer = pair.ends[SERVER].poll_transmit(pair.now, &mut batch);
+        assert!(sent > 10 && answer == Some(batch.len()), "{sent} datagrams");
+        batch.clear();
+        assert_eq!(pair.ends[SERVER].poll_transmit(pair.now, &mut batch), None);
+    }
+
+    #[test]
     fn a_writer_that_is_not_read_is_held_back() {
         let mut pair = pair();
         let stream = pair.ends[CLIENT].open().unwrap();

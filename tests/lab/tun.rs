@@ -5,7 +5,7 @@ use std::{fs::File, io, os::unix::fs::OpenOptionsExt};
 use rustix::{
     fs::OFlags,
     io::Errno,
-    ioctl::{Setter, ioctl},
+    ioctl::{Opcode, Setter, ioctl},
 };
 
 /// The kernel's `struct ifreq`, as far as TUNSETIFF reads it.
@@ -33,7 +33,8 @@ pub(crate) fn open(name: &str) -> File {
     };
     request.name[..name.len()].copy_from_slice(name.as_bytes());
     // SAFETY: TUNSETIFF reads a `struct ifreq`, which `InterfaceRequest` has the size and layout of.
-    unsafe { ioctl(&device, Setter::<TUNSETIFF, InterfaceRequest>::new(request)) }.unwrap();
+    unsafe { ioctl(&device, Setter::<TUNSETIFF, InterfaceRequest>::new(request)) }
+        .expect("a fresh TUN device");
     device
 }
 
@@ -52,7 +53,7 @@ pub(crate) fn write(device: &File, packet: &[u8]) {
 }
 
 /// `_IOW('T', 202, int)` of linux/if_tun.h.
-const TUNSETIFF: u32 = 0x4004_54ca;
+const TUNSETIFF: Opcode = 0x4004_54ca;
 const IFF_TUN: u16 = 1;
 /// No header before the packet.
 const IFF_NO_PI: u16 = 0x1000;

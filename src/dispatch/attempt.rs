@@ -2,7 +2,6 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use bytes::Buf;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, timeout},
@@ -124,40 +123,17 @@ async fn send(
     request: &Request,
 ) -> Result<(), AttemptFailure> {
     let head = request.parser.head_for(compiler);
-    write(to, &head, &request.body).await.map_err(stalled)?;
+    let sent = timeout(STALL, to.write_all(&head)).await;
+    sent.map_err(|_| AttemptFailure::Stalled("it takes no bytes"))??;
+    write_spool(to, &request.body).await?;
     Ok(to.flush().await?)
-}
-
-fn stalled(error: io::Error) -> AttemptFailure {
-    if error.kind() == io::ErrorKind::TimedOut {
-        return AttemptFailure::Stalled("it takes no bytes");
-    }
-    AttemptFailure::Stream(error)
 }
 
 /// Copies a spool to a stream that must keep taking bytes: a KiB a second at the least.
 pub(super) async fn write_spool(
-    to: &mut (impl AsyncWrite + Unpin),
+    to: &mut (impl AsyncWrite + Unpin + ?Sized),
     spool: &Spool,
 ) -> io::Result<()> {
-    write(to, &[], spool).await
-}
-
-/// The same with something before it, in one write with the beginning: every write wakes all that stand on the way.
-async fn write(to: &mut (impl AsyncWrite + Unpin), head: &[u8], spool: &Spool) -> io::Result<()> {
-    let Some(memory) = spool.in_memory() else {
-        timeout(STALL, to.write_all(head)).await??;
-        return write_file(to, spool).await;
-    };
-    let (beginning, rest) = memory.split_at(memory.len().min(CHUNK));
-    timeout(STALL, to.write_all_buf(&mut Buf::chain(head, beginning))).await??;
-    for chunk in rest.chunks(CHUNK) {
-        timeout(STALL, to.write_all(chunk)).await??;
-    }
-    Ok(())
-}
-
-async fn write_file(to: &mut (impl AsyncWrite + Unpin), spool: &Spool) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     let mut offset = 0;
     loop {

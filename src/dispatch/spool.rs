@@ -111,11 +111,6 @@ impl Spool {
         self.len
     }
 
-    /// All of it, if it is not in a file.
-    pub(super) fn in_memory(&self) -> Option<&[u8]> {
-        self.file.is_none().then_some(&self.memory)
-    }
-
     /// Fills `buffer` from `offset`; 0 at the end.
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         if let Some(file) = &self.file {

@@ -65,12 +65,8 @@ impl State {
         updates.extend(new.map(|peer| BuildUpdate::Event(self.say_negligible(*peer))));
         last.negligible.extend(negligible);
         let views = self.worker_views();
-        // Most are where they were: to look for each among all others would be most of the work with hundreds of workers.
-        let known = |(at, view): &(usize, &WorkerView)| {
-            last.workers.get(*at) == Some(*view) || last.workers.contains(view)
-        };
-        let new = views.iter().enumerate().filter(|view| !known(view));
-        updates.extend(new.map(|(_, view)| BuildUpdate::Worker(view.clone())));
+        let new = views.iter().filter(|view| !last.workers.contains(view));
+        updates.extend(new.cloned().map(BuildUpdate::Worker));
         last.workers = views;
         let records = self
             .builds

@@ -105,27 +105,31 @@ fn main() -> ExitCode {
         (args.compile, args.tunnel) = (100, true);
         args.load.truncate(1);
     }
-    let mut all = All::default();
-    let mut good = true;
-    if args.only != Some(Part::Scale) {
-        for sizes in &args.sizes {
-            all.overhead.extend(overhead::run(*sizes, args.rounds));
-        }
-        good &= table::overhead(&all.overhead);
-    }
-    if args.only != Some(Part::Overhead) {
-        all.scale = args.scales().map(scale::run).collect();
-        good &= table::scale(&all.scale);
-    }
-    if let Some(path) = &args.json {
-        write_json(path, &all);
-    }
-    let works = all.scale.iter().all(Outcome::is_whole);
-    if works && (good || args.quick) {
+    if run(&args) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Whether everything works, and, unless that is all that is asked, keeps its bars.
+fn run(args: &Args) -> bool {
+    let mut all = All::default();
+    let mut kept = true;
+    if args.only != Some(Part::Scale) {
+        for sizes in &args.sizes {
+            all.overhead.extend(overhead::run(*sizes, args.rounds));
+        }
+        kept &= table::overhead(&all.overhead);
+    }
+    if args.only != Some(Part::Overhead) {
+        all.scale = args.scales().map(scale::run).collect();
+        kept &= table::scale(&all.scale);
+    }
+    if let Some(path) = &args.json {
+        write_json(path, &all);
+    }
+    all.scale.iter().all(Outcome::is_whole) && (kept || args.quick)
 }
 
 impl Args {

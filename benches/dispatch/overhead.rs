@@ -84,19 +84,22 @@ pub(crate) fn run(sizes: Sizes, rounds: usize) -> Vec<Row> {
             walls[at].push(one(&arms[at]).as_secs_f64() * 1e3);
         }
     }
-    let row = |(arm, mine): (&mut Arm, &Vec<f64>)| {
-        let pairs = mine.iter().zip(&walls[0]);
-        let [primary, worker] = arm.end(rounds);
-        Row {
-            sizes,
-            way: arm.way,
-            wall: Spread::of(mine.clone()),
-            added: Spread::of(pairs.map(|(mine, direct)| mine - direct).collect()),
-            primary,
-            worker,
-        }
-    };
-    arms.iter_mut().zip(&walls).map(row).collect()
+    let each = arms.iter_mut().zip(&walls);
+    each.map(|(arm, mine)| row(sizes, arm, mine, &walls[0]))
+        .collect()
+}
+
+fn row(sizes: Sizes, arm: &mut Arm, mine: &[f64], direct: &[f64]) -> Row {
+    let pairs = mine.iter().zip(direct);
+    let [primary, worker] = arm.end(mine.len());
+    Row {
+        sizes,
+        way: arm.way,
+        wall: Spread::of(mine.to_vec()),
+        added: Spread::of(pairs.map(|(mine, direct)| mine - direct).collect()),
+        primary,
+        worker,
+    }
 }
 
 /// One job; every byte of its object has to be there.

@@ -45,7 +45,6 @@ pub(crate) struct Outcome {
 }
 
 pub(crate) fn run(scale: Scale) -> Outcome {
-    let jobs = scale.rate * scale.seconds;
     let talk = Talk {
         compiler: COMPILER.to_owned(),
         source: scale.sizes.source,
@@ -57,7 +56,7 @@ pub(crate) fn run(scale: Scale) -> Outcome {
         tunnel: scale.tunnel,
         talk,
         rate: scale.rate,
-        jobs,
+        jobs: scale.rate * scale.seconds,
     }));
     let over = match scale.tunnel {
         true => Over::Tunnel(load.hear()),
@@ -71,6 +70,10 @@ pub(crate) fn run(scale: Scale) -> Outcome {
     if scale.tunnel {
         load.tell(&primary.hear::<Descriptor>());
     }
+    drive(scale, load, primary)
+}
+
+fn drive(scale: Scale, mut load: Process, mut primary: Process) -> Outcome {
     let ports: Vec<u16> = primary.hear();
     sleep(SETTLED);
     let idle: Report = primary.ask();
@@ -83,7 +86,7 @@ pub(crate) fn run(scale: Scale) -> Outcome {
         scale,
         load,
         attempts: after.attempts,
-        cpu: cpu / f64::from(jobs),
+        cpu: cpu / f64::from(scale.rate * scale.seconds),
         idle: idle.usage.rss_mib,
         peak: after.usage.peak_mib,
         after: after.usage.rss_mib,

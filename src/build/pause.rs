@@ -15,6 +15,8 @@ pub(super) fn signal_tree(root: u32, signal: Signal) {
         if !reached.insert(process) {
             continue;
         }
+        // Before, for who dies by the signal has none afterwards; and after, for who stops by it starts no other.
+        next.extend(children(process));
         let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
         // Who has just ended needs no signal.
         let _ = pid.map(|pid| kill_process(pid, signal));

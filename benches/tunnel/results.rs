@@ -78,8 +78,8 @@ fn cells(samples: &[Sample]) -> Vec<Vec<Row<'_>>> {
     cells
 }
 
-/// Prints medians, and says of each bar whether it was met; `true` when all were.
-pub(crate) fn tell(samples: &[Sample]) -> bool {
+/// Prints the medians.
+pub(crate) fn tell(samples: &[Sample]) {
     let cells = cells(samples);
     println!(
         "\n{:>6} {:>6}  {:13} {:>8} {:>13} {:>9} {:>8} {:>8} {:>6}",
@@ -103,12 +103,16 @@ pub(crate) fn tell(samples: &[Sample]) -> bool {
     println!(
         "\nMedians of the runs; of stalls the longest. CPU: sender/receiver, the kernel's share included."
     );
+}
+
+/// Says of each bar whether it was met; `true` when all were.
+pub(crate) fn judge_all(samples: &[Sample]) -> bool {
     let capacity = samples
         .iter()
         .filter(|s| s.arm == Arm::Distmesh)
         .map(|s| s.mbit)
         .fold(f64::NAN, f64::max);
-    let verdicts: Vec<_> = cells
+    let verdicts: Vec<_> = cells(samples)
         .iter()
         .flat_map(|cell| judge(cell, capacity))
         .collect();

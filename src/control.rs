@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     event::{BuildFeedback, BuildUpdate, WorkerView},
-    machine::cpu::CpuTime,
+    machine::cpu,
     primary::PrimaryHandle,
 };
 
@@ -175,7 +175,7 @@ impl Shared {
                     rendezvous: self.rendezvous,
                     workers,
                     ready: *self.primary.ready().borrow(),
-                    cpu_ms: CpuTime::now().own.as_millis() as u64,
+                    cpu_ms: cpu::own().as_millis() as u64,
                 };
                 write_line(&mut write, &status).await
             }

@@ -43,7 +43,8 @@ struct Pipes {
 }
 
 impl Makes {
-    /// A make begins, whose returned tokens ring the bell, or begins anew under its number: make executes itself again when it has rebuilt a makefile.
+    /// A make begins, whose returned tokens ring the bell; or it begins anew under its number: make executes itself again when it has
+    /// rebuilt a makefile.
     pub(super) fn handle_begin(&mut self, began: MakeBegan, bell: Option<&Bell>) {
         // It had waited for its jobs, so its tokens are in pipes that are gone.
         for before in self.running.extract_if(.., |make| make.pid == began.pid) {

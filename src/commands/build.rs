@@ -306,9 +306,7 @@ impl Watch {
         }
         Ok(())
     }
-}
 
-impl Watch {
     /// `None` where the system does not tell what the command spent.
     fn cpu(&self, outcome: &BuildOutcome) -> Option<Cpu> {
         let spent = CpuTime::now().since(self.spent);

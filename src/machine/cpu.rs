@@ -16,9 +16,8 @@ pub struct CpuTime {
 impl CpuTime {
     /// As it is now.
     pub fn now() -> Self {
-        let own = clock_gettime(ClockId::ProcessCPUTime);
         Self {
-            own: Duration::try_from(own).unwrap_or_default(),
+            own: own(),
             descendants: descendants(),
         }
     }
@@ -31,6 +30,11 @@ impl CpuTime {
             descendants: self.descendants.saturating_sub(earlier.descendants),
         }
     }
+}
+
+/// CPU time of this process, all threads: one system call.
+pub fn own() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
 #[cfg(target_os = "linux")]

@@ -9,6 +9,8 @@
     reason = "a test fails by panicking, shows what it saw, and waits by the clock"
 )]
 
+#[path = "../support/crew.rs"]
+mod crew;
 mod exchange;
 mod fake;
 mod faults;

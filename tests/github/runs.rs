@@ -3,9 +3,10 @@
 use std::{fs, path::Path, time::Duration};
 
 use crate::{
+    crew::project,
     fake::{Artifact, Fake},
     nodes::Nodes,
-    stage::{SECRET, Stage, project},
+    stage::{SECRET, Stage},
 };
 
 const WORKERS: [&str; 4] = ["1", "2", "3", "4"];

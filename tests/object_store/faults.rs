@@ -1,8 +1,9 @@
 //! Stores that refuse, are not there, or go away.
 
 use crate::{
+    crew::project,
     server::{Kind, Server},
-    stage::{Stage, project, text},
+    stage::{Stage, text},
 };
 
 /// A worker that cannot start says what and why.

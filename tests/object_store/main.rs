@@ -9,6 +9,8 @@
 )]
 
 mod calls;
+#[path = "../support/crew.rs"]
+mod crew;
 mod faults;
 mod meeting;
 mod secrets;

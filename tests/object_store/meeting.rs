@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::{
+    crew::project,
     server::{Kind, Server},
-    stage::{Stage, project, text},
+    stage::{Stage, text},
 };
 
 /// One primary and two workers, with what else lies there.

@@ -6,8 +6,9 @@ use std::{
 };
 
 use crate::{
+    crew::project,
     server::{Kind, PASSWORD, SECRET_KEY, Server},
-    stage::{SECRET, Stage, project, text},
+    stage::{SECRET, Stage, text},
 };
 
 /// Every file below a directory.

@@ -1,27 +1,26 @@
-//! Machines as separate processes of the real program.
+//! Machines that meet in a store, as separate processes of the real program.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    ops::{Deref, DerefMut},
+    path::Path,
+    process::{Command, Output, Stdio},
     thread::sleep,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
-
-use crate::server::Server;
+use crate::{
+    crew::{Crew, LOOK, PATIENCE},
+    server::Server,
+};
 
 /// A secret that no text has by chance.
 pub const SECRET: &str = "correct-horse-battery-staple-91bd";
 
 /// The machines of one session.
 pub struct Stage {
-    pub dir: TempDir,
     /// Variables of every machine.
     pub env: Vec<(&'static str, String)>,
-    workers: Vec<(String, Child)>,
+    crew: Crew,
 }
 
 impl Stage {
@@ -31,9 +30,8 @@ impl Stage {
         env.push(("DISTMESH_RENDEZVOUS", server.url()));
         env.push(("ENCRYPTION_KEY", SECRET.to_owned()));
         Self {
-            dir: tempfile::Builder::new().prefix("dm").tempdir().unwrap(),
             env,
-            workers: Vec::new(),
+            crew: Crew::new(),
         }
     }
 
@@ -45,8 +43,7 @@ impl Stage {
 
     /// distmesh on a machine, without what this one has in its environment.
     pub fn machine(&self, name: &str, args: &[&str]) -> Command {
-        let home = self.dir.path().join(name);
-        fs::create_dir_all(home.join("tmp")).unwrap();
+        let home = self.home(name);
         let mut command = Command::new(env!("CARGO_BIN_EXE_distmesh"));
         for (inherited, _) in std::env::vars_os() {
             let text = inherited.to_string_lossy();
@@ -79,26 +76,9 @@ impl Stage {
 
     /// Starts a worker of this name.
     pub fn worker(&mut self, name: &str, args: &[&str]) {
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.log(name))
-            .unwrap();
         let mut command = self.machine(name, &["worker", "--slots", "1", "--name", name]);
-        command
-            .args(args)
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        self.workers
-            .push((name.to_owned(), command.spawn().unwrap()));
-    }
-
-    fn log(&self, name: &str) -> PathBuf {
-        self.dir.path().join(format!("{name}.log"))
-    }
-
-    pub fn said(&self, name: &str) -> String {
-        fs::read_to_string(self.log(name)).unwrap_or_default()
+        command.args(args);
+        self.start(name, command);
     }
 
     /// Waits until a worker has said something.
@@ -110,89 +90,38 @@ impl Stage {
                 "{name} does not say {words:?}:\n{}",
                 self.said(name)
             );
-            sleep(Duration::from_millis(50));
+            sleep(LOOK);
         }
-    }
-
-    /// Waits for a worker's end; its exit code.
-    pub fn ended(&mut self, name: &str) -> Option<i32> {
-        let at = self.workers.iter().position(|(other, _)| other == name);
-        let (_, mut worker) = self.workers.remove(at.unwrap());
-        let patience = Instant::now() + PATIENCE;
-        while Instant::now() < patience {
-            if let Some(status) = worker.try_wait().unwrap() {
-                return status.code();
-            }
-            sleep(Duration::from_millis(50));
-        }
-        let _ = worker.kill();
-        panic!("{name} does not end:\n{}", self.said(name));
     }
 
     /// Kills a worker, so that it withdraws nothing.
     pub fn kill(&mut self, name: &str) {
-        let at = self.workers.iter().position(|(other, _)| other == name);
-        let (_, mut worker) = self.workers.remove(at.unwrap());
+        let mut worker = self.leave(name);
         worker.kill().unwrap();
         worker.wait().unwrap();
     }
 
     /// Builds a project once so many workers are up.
     pub fn build(&self, workers: u32, project: &Path, args: &[&str]) -> Output {
-        let report = self.dir.path().join("report");
-        let mut command = self.machine("primary", &["build", "--report"]);
-        command
-            .arg(&report)
-            .args(["--require-workers", &workers.to_string(), "--wait", "90s"])
-            .args(args)
-            .args(["--", "make", "-j"])
-            .current_dir(project);
-        command.output().unwrap()
-    }
-
-    /// Compiles that workers did.
-    pub fn remote(&self) -> u64 {
-        let report = fs::read(self.dir.path().join("report/report.json")).unwrap();
-        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
-        report["jobs"]["remote"].as_u64().unwrap()
+        let primary = self.machine("primary", &["build"]);
+        self.crew.build(primary, workers, project, args)
     }
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        for (_, worker) in &self.workers {
-            let _ = kill_process(Pid::from_child(worker), Signal::TERM);
-        }
-        for (name, mut worker) in std::mem::take(&mut self.workers) {
-            let _ = worker.wait();
-            if std::thread::panicking() {
-                eprintln!("--- {name}\n{}", self.said(&name));
-            }
-        }
+impl Deref for Stage {
+    type Target = Crew;
+
+    fn deref(&self) -> &Crew {
+        &self.crew
     }
 }
 
-/// A C project of some files and one program.
-pub fn project(files: u32) -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
-    for n in 0..files {
-        write(
-            &format!("f{n}.c"),
-            &format!("#include <stdio.h>\nint f{n}(void) {{ return {n}; }}\n"),
-        );
+impl DerefMut for Stage {
+    fn deref_mut(&mut self) -> &mut Crew {
+        &mut self.crew
     }
-    write("main.c", "int main(void) { return 0; }\n");
-    write(
-        "Makefile",
-        "program: $(patsubst %.c,%.o,$(wildcard *.c))\n\t$(CC) -o $@ $^\n",
-    );
-    dir
 }
 
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
-
-/// A machine that does nothing else would need a tenth of it.
-const PATIENCE: Duration = Duration::from_secs(90);

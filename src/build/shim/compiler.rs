@@ -13,7 +13,7 @@ use super::super::record::{Said, say};
 use super::{Place, WITHIN, execute, texts};
 use crate::distcc::target;
 use crate::event::{CompileSeen, Compiler, Route};
-use crate::machine::cpu::CpuTime;
+use crate::machine::cpu;
 
 /// Becomes distcc, ccache or the compiler.
 pub(super) fn compile(named: &Path, args: Vec<OsString>, place: Option<&Place>) -> ! {
@@ -94,7 +94,7 @@ fn judge(real: &Path, words: &[String], state: &State) -> CompileSeen {
 
 /// What this process has cost so far; what follows is another program.
 fn spent_us() -> u64 {
-    CpuTime::now().own.as_micros() as u64
+    cpu::own().as_micros() as u64
 }
 
 /// Where this machine has room for a compile that a worker could do.

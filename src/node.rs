@@ -189,6 +189,6 @@ pub fn unix_ms() -> u64 {
 /// Room for a burst of descriptors: the exchange waits when it is full, nothing is lost.
 const FOUND_QUEUE: usize = 64;
 
-/// A withdrawal is one file removal or one request; past this the lease does the same. A store on a busy machine was seen to take two
+/// A withdrawal is the removal of a file or two, or as many requests; past this the lease does the same. A store on a busy machine was seen to take two
 /// seconds; only one that does not answer at all makes anybody wait for so long.
 const WITHDRAW_WAIT: Duration = Duration::from_secs(5);

@@ -12,26 +12,24 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     path::PathBuf,
-    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{
-    io::AsyncWriteExt,
     sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
 use crate::{
     admission::{self, Identified},
-    dispatch::{BuildDesk, Dispatch, JobIo, Transport},
+    dispatch::{BuildDesk, Dispatch, JobStreams},
     event::{BuildFeedback, BuildUpdate, Compiler, Event, LinkChange, WorkerView},
     node::{Node, NodeConfig, NodeError, NodeEvents},
     rendezvous::Notice,
     session::{PeerId, Role},
-    tunnel::{Tunnel, TunnelEvent},
-    wire::{StreamKind, ToPrimary},
+    tunnel::TunnelEvent,
+    wire::ToPrimary,
 };
 
 use compilers::Compilers;
@@ -434,22 +432,6 @@ impl Desk {
     fn say(&self, event: Event) {
         // Nobody listening is no error: the session runs in the background too.
         drop(self.events.send(event));
-    }
-}
-
-/// Job streams over the tunnel, as dispatch wants them.
-struct JobStreams(Tunnel);
-
-impl Transport for JobStreams {
-    fn open(&self, worker: PeerId) -> Pin<Box<dyn Future<Output = io::Result<JobIo>> + Send + '_>> {
-        Box::pin(async move {
-            let mut stream = self.0.open(worker).await.map_err(io::Error::other)?;
-            stream.send.write_u8(StreamKind::Job as u8).await?;
-            Ok(JobIo {
-                read: Box::new(stream.recv),
-                write: Box::new(stream.send),
-            })
-        })
     }
 }
 

@@ -7,6 +7,9 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
+#[path = "../measure/tools.rs"]
+mod tools;
+
 /// Set for the process inside the namespaces.
 const INSIDE: &str = "DISTMESH_BENCH_INSIDE";
 
@@ -19,7 +22,7 @@ const TOOLS: [(&str, &str); 3] = [
 
 /// Runs the benchmark once more in namespaces of its own for processes, mounts and network, if these tools are there, too: the
 /// caller goes on only inside of them.
-pub(crate) fn enter(tools: &[(&str, &str)]) -> Result<(), ExitCode> {
+pub(crate) fn enter(needed: &[(&str, &str)]) -> Result<(), ExitCode> {
     if env::var_os(INSIDE).is_some() {
         run("ip link set lo up");
         return Ok(());
@@ -28,15 +31,8 @@ pub(crate) fn enter(tools: &[(&str, &str)]) -> Result<(), ExitCode> {
         eprintln!("needs root for namespaces and CPU quotas: run it with sudo -E");
         return Err(ExitCode::from(2));
     }
-    let mut missing: Vec<_> = TOOLS
-        .iter()
-        .chain(tools)
-        .filter(|(tool, _)| which::which(tool).is_err())
-        .map(|(_, package)| *package)
-        .collect();
-    missing.dedup();
-    if !missing.is_empty() {
-        eprintln!("needs more tools: apt-get install {}", missing.join(" "));
+    if let Some(what) = tools::missing(&[&TOOLS, needed].concat()) {
+        eprintln!("{what}");
         return Err(ExitCode::from(2));
     }
     let own = env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));

@@ -160,7 +160,9 @@ fn reference(tree: &Tree, dir: &Path) -> Objects {
         .env("DISTCC_HOSTS", format!("127.0.0.1:{}/4", stock::PORT))
         .env("DISTCC_FALLBACK", "0");
     let objects = build(tree, &mut command, &dir.join("reference.log"));
-    drop(server.kill());
+    // By a signal that it passes on: it serves from children, who would keep the port.
+    let pid = i32::try_from(server.id()).ok().and_then(Pid::from_raw);
+    let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
     drop(server.wait());
     objects
 }

@@ -4,6 +4,7 @@ use std::{
     fmt,
     fs::File,
     net::{Ipv4Addr, SocketAddrV4},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command},
     thread::sleep,
@@ -58,6 +59,7 @@ pub(crate) fn here(log: &Path) -> Child {
         .args(["--allow", "127.0.0.1", "--listen", "127.0.0.1"])
         .args(["--port", &PORT.to_string(), "--jobs", "4"])
         .current_dir("/")
+        .process_group(0)
         .stderr(log)
         .spawn()
         .expect("distccd")

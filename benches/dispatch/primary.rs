@@ -1,7 +1,7 @@
 //! The process under measurement on the primary's side: dispatch, and where it is asked for the tunnel.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
     pin::Pin,
@@ -9,15 +9,13 @@ use std::{
 };
 
 use distmesh::{
-    dispatch::{BuildDesk, Dispatch, JobIo, Transport, WorkerUpdate},
+    dispatch::{BuildDesk, Dispatch, JobIo, JobStreams, Transport, WorkerUpdate},
     event::{BuildUpdate, JobOutcome, LinkState},
     session::{Descriptor, PeerId, Role},
-    tunnel::{Tunnel, TunnelEvent},
-    wire::StreamKind,
+    tunnel::TunnelEvent,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::AsyncWriteExt,
     net::TcpStream,
     runtime::Runtime,
     sync::mpsc::{self, UnboundedReceiver},
@@ -73,7 +71,7 @@ pub(crate) fn live(runtime: &Runtime, task: Task) {
             runtime.block_on(all_up(&mut events, workers.len()));
             // Events that nobody takes would be memory that grows.
             runtime.spawn(async move { while events.recv().await.is_some() {} });
-            (Arc::new(Streams(tunnel)), peers)
+            (Arc::new(JobStreams(tunnel)), peers)
         }
     };
     let spill = tempfile::tempdir().expect("a temporary directory");
@@ -112,10 +110,18 @@ fn ports(dispatch: &Dispatch, desk: &BuildDesk, task: &Task, peers: &[PeerId]) -
     peers.iter().map(port).collect()
 }
 
-async fn all_up(events: &mut UnboundedReceiver<TunnelEvent>, mut missing: usize) {
-    while missing > 0 {
-        if let Some(TunnelEvent::Link { state, .. }) = events.recv().await {
-            missing -= usize::from(state == LinkState::Up);
+/// Waits for a link to each: one that is lost meanwhile comes up once more.
+async fn all_up(events: &mut UnboundedReceiver<TunnelEvent>, workers: usize) {
+    let mut up = BTreeSet::new();
+    while up.len() < workers {
+        let event = events.recv().await.expect("a tunnel that lives");
+        if let TunnelEvent::Link {
+            peer,
+            state: LinkState::Up,
+            ..
+        } = event
+        {
+            up.insert(peer);
         }
     }
 }
@@ -146,22 +152,6 @@ impl Transport for Tcp {
             Ok(JobIo {
                 read: Box::new(read),
                 write: Box::new(write),
-            })
-        })
-    }
-}
-
-/// As the primary's role has it.
-struct Streams(Tunnel);
-
-impl Transport for Streams {
-    fn open(&self, worker: PeerId) -> Pin<Box<dyn Future<Output = io::Result<JobIo>> + Send + '_>> {
-        Box::pin(async move {
-            let mut stream = self.0.open(worker).await.map_err(io::Error::other)?;
-            stream.send.write_u8(StreamKind::Job as u8).await?;
-            Ok(JobIo {
-                read: Box::new(stream.recv),
-                write: Box::new(stream.send),
             })
         })
     }

@@ -11,7 +11,6 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::runtime::Runtime;
 
 use crate::{load, primary, worker};
 
@@ -84,7 +83,7 @@ impl Drop for Process {
 /// Plays its role, if it was given one.
 pub(crate) fn play_if_asked() -> Option<ExitCode> {
     let role = env::var(ROLE).ok()?;
-    let runtime = runtime();
+    let runtime = distmesh::commands::runtime().expect("threads");
     let _inside = runtime.enter();
     match serde_json::from_str(&role).expect("a role") {
         Role::Primary(task) => primary::live(&runtime, task),
@@ -93,14 +92,6 @@ pub(crate) fn play_if_asked() -> Option<ExitCode> {
     }
     runtime.shutdown_background();
     Some(ExitCode::SUCCESS)
-}
-
-/// As the program has it.
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("threads")
 }
 
 /// Says something to whoever started this process.

@@ -18,6 +18,12 @@
 #[path = "../cluster/mod.rs"]
 mod cluster;
 mod faults;
+#[expect(
+    dead_code,
+    reason = "shared with another benchmark, which uses the rest"
+)]
+#[path = "../measure/figures.rs"]
+mod figures;
 mod garbage;
 mod runs;
 
@@ -130,10 +136,7 @@ fn main() -> ExitCode {
     let local = local.filter(|_| !args.quick);
     let good = runs::tell(&all, local.as_ref(), args.quick);
     if let Some(path) = args.json {
-        let text = serde_json::to_string_pretty(&all).unwrap_or_default();
-        if let Err(error) = std::fs::write(&path, text) {
-            eprintln!("cannot write {}: {error}", path.display());
-        }
+        figures::write_json(&path, &all);
     }
     if good {
         ExitCode::SUCCESS

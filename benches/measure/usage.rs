@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use rustix::time::{ClockId, clock_gettime};
+use distmesh::machine::cpu;
 use serde::{Deserialize, Serialize};
 
 /// CPU time since a process began, and its memory now.
@@ -18,9 +18,8 @@ pub(crate) struct Usage {
 impl Usage {
     /// To the nanosecond, by the process's own CPU clock.
     pub(crate) fn of_this_process() -> Self {
-        let cpu = clock_gettime(ClockId::ProcessCPUTime);
         Self {
-            cpu: Duration::try_from(cpu).unwrap_or_default(),
+            cpu: cpu::own(),
             ..Self::memory("self")
         }
     }

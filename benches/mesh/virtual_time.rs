@@ -50,6 +50,13 @@ pub(crate) fn measure(workers: usize) -> Virtual {
     }
 }
 
+impl Virtual {
+    /// Every pair has found a path.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.paths.is_some()
+    }
+}
+
 pub(crate) fn tell(rows: &[Virtual]) {
     println!(
         "Virtual time: the same machines without sockets, WireGuard and QUIC, in one process; 20 ms from any to any, and a rendezvous\n\

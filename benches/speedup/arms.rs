@@ -144,12 +144,16 @@ impl Stage {
     }
 
     fn note(&mut self, run: Run) {
-        self.used_before = self.workers_used();
+        self.begin();
         println!("{run:?}");
         self.runs.push(run);
     }
 
-    /// Before the machines are asked for anything.
+    /// Other workers are employed from now on.
+    pub(crate) fn begin(&mut self) {
+        self.used_before = self.workers_used();
+    }
+
     fn workers_used(&self) -> f64 {
         let workers = self.site.cluster.workers.iter();
         workers.map(Runner::used).sum()

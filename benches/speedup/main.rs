@@ -18,6 +18,12 @@ mod arms;
 )]
 #[path = "../cluster/mod.rs"]
 mod cluster;
+#[expect(
+    dead_code,
+    reason = "shared with another benchmark, which uses the rest"
+)]
+#[path = "../measure/figures.rs"]
+mod figures;
 mod plot;
 mod table;
 mod wireguard;
@@ -139,6 +145,7 @@ fn main() -> ExitCode {
     let mut stage = Stage::new(Site::new(Cluster::new(args.size()), recipe));
     for (n, workers) in args.workers.iter().enumerate() {
         stage.site.cluster.employ(*workers);
+        stage.begin();
         if arms.contains(&Arm::Stock) && !args.no_grid {
             stage.search_grid();
         }
@@ -155,16 +162,14 @@ fn main() -> ExitCode {
     let throttled = stage.site.cluster.throttled();
     println!("\nthrottled periods: {}", throttled.join(", "));
     let good = table::tell(&stage.runs);
-    let written = [
-        (args.json, serde_json::to_string_pretty(&stage.runs).ok()),
-        (args.svg, plot::speedup(recipe.package, &stage.runs).ok()),
-    ];
-    for (path, text) in written {
-        let (Some(path), Some(text)) = (path, text) else {
-            continue;
-        };
-        if let Err(error) = fs::write(&path, text) {
-            eprintln!("cannot write {}: {error}", path.display());
+    if let Some(path) = args.json {
+        figures::write_json(&path, &stage.runs);
+    }
+    if let Some(path) = args.svg {
+        let drawn = plot::speedup(recipe.package, &stage.runs);
+        let written = drawn.and_then(|text| Ok(fs::write(&path, text)?));
+        if let Err(error) = written {
+            eprintln!("cannot draw {}: {error}", path.display());
         }
     }
     if good {

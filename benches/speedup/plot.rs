@@ -53,7 +53,11 @@ pub(crate) fn speedup(tree: &str, runs: &[Run]) -> Result<String, Box<dyn Error>
         }
         for (arm, name, colour) in [
             (Arm::Distmesh, "distmesh, behind NAT", OURS),
-            (Arm::Stock, "distcc at its best, bare network", STOCK),
+            (
+                Arm::Stock,
+                "distcc, the best setting measured, bare network",
+                STOCK,
+            ),
             (Arm::StockWireguard, "distcc over wireguard-go", TUNNELLED),
         ] {
             let points = points(arm, &all, &known);

@@ -176,7 +176,7 @@ fn compare(all: &[Series]) {
         let Some(best) = best else { continue };
         let setting = best.setting.map(|setting| setting.to_string());
         println!(
-            "{} workers: distmesh takes {:.3} of the time of stock distcc at its best ({})",
+            "{} workers: distmesh takes {:.3} of the time of stock distcc, the best of what was measured: {}",
             ours.workers,
             ours.wall() / best.wall(),
             setting.unwrap_or_default(),

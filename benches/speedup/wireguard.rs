@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::Ipv4Addr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -57,6 +57,7 @@ impl Drop for Wireguard {
         for end in &mut self.ends {
             drop(end.process.kill());
             drop(end.process.wait());
+            drop(fs::remove_file(control(&end.interface)));
         }
     }
 }
@@ -65,6 +66,9 @@ impl End {
     fn new(machine: &Runner, number: usize, dir: &Path) -> Self {
         // The control sockets of all machines lie in one directory.
         let interface = format!("wgbench{number}");
+        let control = control(&interface);
+        // One that was killed leaves its socket: it must not be taken for this one's.
+        drop(fs::remove_file(&control));
         let log = fs::File::create(dir.join(&interface)).expect("a log file");
         let process = machine
             .command("wireguard-go")
@@ -73,9 +77,8 @@ impl End {
             .stderr(log)
             .spawn()
             .expect("wireguard-go");
-        let control = format!("/var/run/wireguard/{interface}.sock");
         until("wireguard-go runs", Duration::from_secs(10), || {
-            Path::new(&control).exists()
+            control.exists()
         });
         let key = dir.join(format!("{interface}.key"));
         fs::write(&key, wg(&["genkey"])).expect("a key file");
@@ -101,6 +104,11 @@ impl End {
             self.interface, other.public, other.inside, other.outside
         ));
     }
+}
+
+/// Where wireguard-go is told what to do.
+fn control(interface: &str) -> PathBuf {
+    Path::new("/var/run/wireguard").join(format!("{interface}.sock"))
 }
 
 fn wg(args: &[&str]) -> String {

@@ -165,7 +165,7 @@ fn end(machine: &Machine, server: bool, via: &Via) -> (Receiver<Told>, Child) {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("nsenter");
+        .expect("ip netns exec");
     let lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
     let (tell, told) = channel();
     std::thread::spawn(move || {
@@ -235,7 +235,7 @@ fn daemon(arm: Arm, machine: &Machine, device: &str, dir: &Path) -> Child {
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log)
         .spawn()
-        .expect("nsenter")
+        .expect("ip netns exec")
 }
 
 /// Writes a fresh private key, and returns the public one.

@@ -73,11 +73,8 @@ impl End {
 /// Is an end, if this process was started as one.
 pub(crate) fn serve_if_asked() -> Option<ExitCode> {
     let end: End = serde_json::from_str(&env::var(END).ok()?).expect("an end");
-    // As the program does it: a task on as many threads as there are cores.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    // As the program does it: a task.
+    let runtime = distmesh::commands::runtime().expect("a runtime");
     let done = runtime.block_on(async {
         let ended = tokio::spawn(live(end)).await;
         ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))

@@ -14,6 +14,12 @@
 
 mod arms;
 mod endpoint;
+#[expect(
+    dead_code,
+    reason = "shared with another benchmark, which uses the rest"
+)]
+#[path = "../measure/figures.rs"]
+mod figures;
 #[path = "../cluster/namespaces.rs"]
 mod namespaces;
 mod network;
@@ -99,11 +105,7 @@ fn main() -> ExitCode {
         results::judge_all(&samples)
     };
     if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&samples).unwrap_or_default();
-        if let Err(error) = fs::write(path, text) {
-            eprintln!("cannot write {}: {error}", path.display());
-            return ExitCode::from(2);
-        }
+        figures::write_json(path, &samples);
     }
     if met {
         ExitCode::SUCCESS

@@ -119,7 +119,11 @@ pub(crate) fn judge_all(samples: &[Sample]) -> bool {
     for (met, what) in &verdicts {
         println!("{} {what}", if *met { "met   " } else { "MISSED" });
     }
-    verdicts.iter().all(|(met, _)| *met)
+    let rival = |s: &Sample| matches!(s.arm, Arm::WireguardGo | Arm::Boringtun);
+    if !samples.iter().any(rival) {
+        println!("NOT JUDGED: twice the throughput of others, for none was measured");
+    }
+    !verdicts.is_empty() && verdicts.iter().all(|(met, _)| *met)
 }
 
 fn judge(cell: &[Row<'_>], capacity: f64) -> Vec<(bool, String)> {

@@ -6,8 +6,7 @@ use crate::{error::Failure, rendezvous::store::without_logins};
 
 /// Says what is wrong with a command line, and what would be right.
 pub fn explain(error: &clap::Error) -> Failure {
-    // A wrong value is quoted, and that of an address may have a password in it.
-    let text = without_logins(&error.render().to_string());
+    let text = without_secrets(error);
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let (what, rest) = split(text);
     let usage = rest.iter().find_map(|line| line.strip_prefix("Usage: "));
@@ -23,6 +22,23 @@ pub fn explain(error: &clap::Error) -> Failure {
     );
     let hint = missing_command(error, usage).or(tip.map(did_you_mean));
     failure.hint(hint.unwrap_or(help))
+}
+
+/// A wrong value is quoted, but not an address: it may have a password in it, and what is wrong may be just where.
+fn without_secrets(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let (argument, value) = (
+        error.get(ContextKind::InvalidArg),
+        error.get(ContextKind::InvalidValue),
+    );
+    match (argument, value) {
+        (Some(ContextValue::String(argument)), Some(ContextValue::String(value)))
+            if argument.starts_with("--rendezvous") && value.contains('@') =>
+        {
+            text.replacen(&format!("value '{value}' "), "value ", 1)
+        }
+        _ => without_logins(&text),
+    }
 }
 
 /// The lines that say what is wrong, and those after them, trimmed.
@@ -134,9 +150,19 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_address_is_quoted_without_its_password() {
-        let said = said(&["worker", "--rendezvous", "https://u:hunter2@h/p?x"]);
-        assert!(said.contains("https://***@h/p?x"), "{said}");
-        assert!(!said.contains("hunter2"), "{said}");
+    fn a_wrong_address_that_may_have_a_password_in_it_is_not_quoted() {
+        for address in [
+            "https://u:hunter2@h/p?x",
+            "u:hunter2@h/p",
+            "https:/u:hunter2@h/p",
+            "https://u:hun ter2@h/p?x",
+            "//u:hunter2@h/p",
+        ] {
+            let said = said(&["worker", "--rendezvous", address]);
+            assert!(!said.contains("ter2"), "{said}");
+            assert!(said.contains("invalid value for '--rendezvous"), "{said}");
+        }
+        let said = said(&["worker", "--rendezvous", "https://u:hun ter2@h/p?x"]);
+        assert!(said.contains("USER:PASSWORD@HOST"), "{said}");
     }
 }

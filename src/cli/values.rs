@@ -29,7 +29,9 @@ impl FromStr for RendezvousAddress {
             Some((scheme, _)) if !scheme.contains('/') => Err(format!(
                 "`{scheme}:` is not a rendezvous that this version knows; use {RENDEZVOUS}"
             )),
-            _ if text.contains('/') => Err(format!("a directory is written dir:{text}")),
+            _ if text.contains('/') && !text.contains('@') => {
+                Err(format!("a directory is written dir:{text}"))
+            }
             _ => Err(format!(
                 "not a rendezvous that this version knows; use {RENDEZVOUS}"
             )),

@@ -86,7 +86,7 @@ where
 
 /// No more threads than cores that are ours: between two threads that share one every wake-up costs a switch, and a wake-up takes
 /// longer than most of what is done after it.
-fn runtime() -> io::Result<Runtime> {
+pub fn runtime() -> io::Result<Runtime> {
     let mut builder = match machine::slots().count {
         1 => Builder::new_current_thread(),
         cores => {

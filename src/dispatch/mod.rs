@@ -20,8 +20,10 @@ mod scheduler;
 mod spool;
 mod standing;
 mod state;
+mod streams;
 mod told;
 
 pub use frontend::{BuildDesk, Dispatch};
 pub use scheduler::{Capability, Decision, JobId, JobSpec, Presence, Scheduler};
 pub use state::{JobIo, Transport, WorkerUpdate};
+pub use streams::JobStreams;

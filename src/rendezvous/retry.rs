@@ -7,6 +7,21 @@ pub(super) fn again(tries: u32, jitter: f64) -> Option<Duration> {
     (tries < TRIES).then(|| spread(FIRST_RETRY * 3_u32.pow(tries.saturating_sub(1)), jitter))
 }
 
+/// How long to wait before the next look, after so many looks while somebody was missing.
+pub(super) fn pace(quick: bool, looks: u32, jitter: f64) -> Duration {
+    let steady = if quick {
+        (QUICK + QUICK / 4 * looks.min(100)).min(QUICK_LATER)
+    } else {
+        CALM
+    };
+    swayed(steady, jitter)
+}
+
+/// Machines that started together must not look together for ever. `jitter` is from 0 to 1.
+pub(super) fn swayed(wait: Duration, jitter: f64) -> Duration {
+    wait.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0))
+}
+
 /// Twenty runners that were refused together must not come back together.
 fn spread(wait: Duration, jitter: f64) -> Duration {
     wait.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0)
@@ -44,6 +59,14 @@ impl Backoff {
     }
 }
 
+/// While somebody is missing: soon at first, when everybody starts at once, and then at a pace that twenty runners can keep up
+/// without being refused by GitHub, whose limits are not public, and that costs a node half a cent an hour at S3's prices.
+const QUICK: Duration = Duration::from_secs(1);
+const QUICK_LATER: Duration = Duration::from_secs(5);
+
+/// While all is well, links themselves tell what changes: this is for those who come late, and for the release.
+pub(super) const CALM: Duration = Duration::from_secs(30);
+
 /// The first retry is after half a second, the second after one and a half.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const TRIES: u32 = 3;
@@ -74,6 +97,15 @@ mod tests {
             ]
         );
         assert!(again(1, 0.0) < again(1, 1.0));
+    }
+
+    #[test]
+    fn looks_are_quick_at_first_then_slower_and_rare_when_all_is_well() {
+        let waits = [0, 4, 16, 1_000].map(|looks| pace(true, looks, 0.5).as_secs());
+        assert_eq!(waits, [1, 2, 5, 5]);
+        assert_eq!(pace(false, 0, 0.5).as_secs(), 30);
+        assert_eq!(swayed(Duration::from_secs(10), 0.0).as_secs(), 8);
+        assert_eq!(swayed(Duration::from_secs(10), 1.0).as_secs(), 12);
     }
 
     #[test]

@@ -198,7 +198,11 @@ impl DriverEnd {
         }
         let mut buffers = lock(&self.0);
         buffers.incoming_bytes += pieces.iter().map(Bytes::len).sum::<usize>();
-        buffers.incoming.extend(pieces);
+        let kept = |piece: Bytes| match piece.len() {
+            ..SMALL => Bytes::copy_from_slice(&piece),
+            _ => piece,
+        };
+        buffers.incoming.extend(pieces.into_iter().map(kept));
         wake(buffers, reader);
     }
 
@@ -333,6 +337,8 @@ impl Drop for RecvStream {
 
 /// Enough to keep QUIC's window filled between two wake-ups of a writer, and little for a thousand streams.
 const BUFFER: usize = 256 << 10;
+/// A smaller piece is copied: it would keep the whole buffer that it arrived in.
+const SMALL: usize = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -73,6 +73,17 @@ async fn an_entry_that_somebody_removed_is_written_again() {
 }
 
 #[tokio::test]
+async fn a_ghost_that_is_alone_is_known_by_the_servers_clock() {
+    for kind in [Kind::S3, Kind::RcloneDav] {
+        let mut server = Server::prepare(kind);
+        let ghost = name("ghost", 5, 1).to_string();
+        server.leave(&ghost, b"x", Duration::from_secs(600));
+        server.go();
+        assert!(store(&server).list().await.unwrap().is_empty(), "{kind:?}");
+    }
+}
+
+#[tokio::test]
 async fn ghosts_are_passed_over_what_is_forgotten_goes_and_junk_does_no_harm() {
     for kind in [Kind::S3, Kind::RcloneDav] {
         let server = Server::prepare(kind);

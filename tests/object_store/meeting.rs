@@ -63,9 +63,7 @@ fn a_restarted_worker_beats_its_ghost() {
     let mut stage = Stage::at(&server);
     stage.worker("attic", &[]);
     stage.hears("attic", "worker attic: 1 slots");
-    while server.objects().is_empty() {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    server.holds(1);
     stage.kill("attic");
     let ghost = server.objects();
     assert_eq!(ghost.len(), 1, "a killed worker withdraws nothing");
@@ -87,7 +85,7 @@ fn who_has_another_secret_is_told_so_and_not_let_in() {
     stage.worker("ours", &[]);
     stage.set("ENCRYPTION_KEY", "a secret of somebody else's");
     stage.worker("theirs", &[]);
-    stage.hears("ours", "worker ours: 1 slots");
+    server.holds(2);
     stage.set("ENCRYPTION_KEY", crate::stage::SECRET);
     let project = project(3);
     let built = stage.build(1, project.path(), &[]);

@@ -12,6 +12,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::crew::{LOOK, PATIENCE};
+
 /// What opens the stores. No text has them by chance.
 pub const KEY_ID: &str = "AKIDTESTONLY7Q2W";
 pub const SECRET_KEY: &str = "s3-secret-8f1c+/not-for-logs";
@@ -144,6 +146,15 @@ impl Server {
         let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
         names.sort();
         names
+    }
+
+    /// Waits until it has so many objects.
+    pub fn holds(&self, count: usize) {
+        let patience = Instant::now() + PATIENCE;
+        while self.objects().len() < count {
+            assert!(Instant::now() < patience, "only {:?}", self.objects());
+            sleep(LOOK);
+        }
     }
 
     /// Puts an object there that no distmesh wrote, or not now.

@@ -26,7 +26,7 @@ use crate::{
     rendezvous::{
         BoxFuture, Entry, EntryName, Rendezvous, RendezvousError,
         ambient::{jitter, lock, now},
-        retry::Backoff,
+        retry::{Backoff, CALM, pace, swayed},
     },
     session::{MAX_SEALED, NodeName},
 };
@@ -260,17 +260,12 @@ impl Rendezvous for GitHub {
             (None, Some(rest)) => rest.next(),
             (None, None) => Some(CALM),
         };
-        let polls = self.polls.load(Ordering::Relaxed);
-        let interval = if !quick {
-            CALM
-        } else if self.results().is_none() {
-            REST_POLL
+        let interval = if quick && self.results().is_none() {
+            swayed(REST_POLL, jitter())
         } else {
-            (QUICK + QUICK / 4 * polls.min(100)).min(QUICK_LATER)
+            pace(quick, self.polls.load(Ordering::Relaxed), jitter())
         };
-        interval
-            .mul_f64(0.8 + 0.4 * jitter())
-            .max(service.unwrap_or_default())
+        interval.max(service.unwrap_or_default())
     }
 
     /// Everybody's answers fail now and then; what lasts is worth a warning.
@@ -329,14 +324,6 @@ pub(super) const MAX_LIST: usize = 4 << 20;
 
 /// A descriptor and the zip file around it.
 const MAX_BLOB: usize = MAX_SEALED + (4 << 10);
-
-/// While somebody is missing: soon at first, when everybody starts at once, and then at a pace that twenty runners can keep up
-/// without being refused. The service's limits are not public.
-const QUICK: Duration = Duration::from_secs(1);
-const QUICK_LATER: Duration = Duration::from_secs(5);
-
-/// While all is well, links themselves tell what changes: this is for those who come late, and for the release.
-const CALM: Duration = Duration::from_secs(30);
 
 /// Nothing new costs nothing, but 900 points a minute are everybody's.
 const REST_POLL: Duration = Duration::from_secs(10);

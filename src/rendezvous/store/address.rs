@@ -163,7 +163,7 @@ pub fn without_logins(text: &str) -> String {
 }
 
 /// What addresses look like.
-pub(super) const FORMS: &str = "s3://BUCKET/PREFIX or https://HOST/PATH (WebDAV)";
+const FORMS: &str = "s3://BUCKET/PREFIX or https://HOST/PATH (WebDAV)";
 
 const NOT_UTF8: &str = "the address is not UTF-8 once it is decoded";
 

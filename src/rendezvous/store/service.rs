@@ -14,14 +14,14 @@ use bytes::Bytes;
 use super::{
     address::StoreAddress,
     backend::Backend,
-    leases::{Due, Own},
+    leases::{Due, Listing, Own},
     trouble::{self, CallError, Kind},
 };
 use crate::{
     rendezvous::{
         BoxFuture, Entry, EntryName, Rendezvous, RendezvousError,
         ambient::{jitter, lock, now},
-        retry::Backoff,
+        retry::{Backoff, pace},
     },
     session::SessionName,
 };
@@ -105,12 +105,21 @@ impl Store {
             Ok(Err(_)) | Err(_) => return Ok(()),
         };
         *lock(&self.listed) = listing.live(&self.session);
-        for name in listing.forgotten() {
-            // Somebody who may not, or a neighbour who was quicker: nobody depends on it.
-            let removed = self.within(self.backend.delete(&name)).await;
-            tracing::debug!(%name, removed = removed.is_ok(), "forgotten");
-        }
+        // What is left over, the next start removes.
+        let swept = tokio::time::timeout(FIRST_LOOK, self.sweep(&listing)).await;
+        tracing::debug!(whole = swept.is_ok(), "swept");
         Ok(())
+    }
+
+    /// Nobody depends on it: who may not, or finds a neighbour quicker, leaves it.
+    async fn sweep(&self, listing: &Listing) {
+        for name in listing.forgotten() {
+            if let Err(error) = self.backend.delete(&name).await {
+                let error = trouble::of_store(&error);
+                tracing::debug!(%name, %error, "forgotten, and not removed");
+                return;
+            }
+        }
     }
 
     /// Bounds a call, and remembers that it failed.
@@ -185,7 +194,7 @@ impl Store {
         }
     }
 
-    /// Everything of ours goes: that of a call whose answer was lost, too.
+    /// Everything of ours that was written goes, by whatever call.
     async fn withdraw_now(&self, name: &EntryName) -> Result<(), CallError> {
         let mut names = lock(&self.own).names();
         names.retain(|other| other != name);
@@ -252,19 +261,11 @@ impl Rendezvous for Store {
     fn poll_interval(&self, quick: bool) -> Duration {
         let polls = self.polls.load(Ordering::Relaxed);
         let rest = lock(&self.pause).rest(now()).unwrap_or_default();
-        pace(quick, polls).mul_f64(0.8 + 0.4 * jitter()).max(rest)
+        pace(quick, polls, jitter()).max(rest)
     }
 
     fn describe(&self) -> String {
         self.backend.place.clone()
-    }
-}
-
-fn pace(quick: bool, polls: u32) -> Duration {
-    if quick {
-        (QUICK + QUICK / 4 * polls.min(100)).min(QUICK_LATER)
-    } else {
-        CALM
     }
 }
 
@@ -277,24 +278,57 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// Three tries of a server that answers, or two of one that does not.
 const CALL: Duration = Duration::from_secs(25);
 
-/// While somebody is missing: soon at first, when everybody starts at once, then at a pace that costs a node half a cent an hour at
-/// S3's prices.
-const QUICK: Duration = Duration::from_secs(1);
-const QUICK_LATER: Duration = Duration::from_secs(5);
-
-/// While all is well, links themselves tell what changes: this is for those who come late.
-const CALM: Duration = Duration::from_secs(30);
-
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
 
-    #[test]
-    fn polls_are_quick_at_first_and_seldom_when_all_is_well() {
-        let secs = |quick, polls| pace(quick, polls).as_secs_f32();
-        assert_eq!((secs(true, 0), secs(true, 4)), (1.0, 2.0));
-        assert_eq!((secs(true, 99), secs(true, u32::MAX)), (5.0, 5.0));
-        assert_eq!(secs(false, 0), 30.0);
+    /// A collection with one old name in it, which answers nobody who wants to remove that.
+    async fn lists_and_does_not_remove(listener: TcpListener) {
+        let list = "<?xml version=\"1.0\"?><D:multistatus xmlns:D=\"DAV:\"><D:response>\
+                    <D:href>/mesh/distmesh~s~worker~ghost~1~1</D:href><D:propstat><D:prop>\
+                    <D:getlastmodified>Mon, 01 Jan 2024 00:00:00 GMT</D:getlastmodified>\
+                    <D:getcontentlength>1</D:getcontentlength><D:resourcetype/></D:prop>\
+                    <D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response></D:multistatus>";
+        let answer = format!(
+            "HTTP/1.1 207 Multi-Status\r\nDate: Wed, 03 Jan 2024 00:00:00 GMT\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{list}",
+            list.len()
+        );
+        let mut left = Vec::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            let read = client.read(&mut request).await.unwrap();
+            if request[..read].starts_with(b"PROPFIND") {
+                client.write_all(answer.as_bytes()).await.unwrap();
+            } else {
+                left.push(client);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_cannot_remove_what_was_forgotten_starts_all_the_same() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}/mesh", listener.local_addr().unwrap());
+        let server = tokio::spawn(lists_and_does_not_remove(listener));
+        let store = Store::new(
+            &address.parse().unwrap(),
+            "s".parse().unwrap(),
+            std::iter::empty(),
+        );
+        let store = store.unwrap();
+        let listing = store.backend.list(OURS).await.unwrap();
+        assert_eq!(listing.forgotten().len(), 1, "there is something to remove");
+        let looked = tokio::time::timeout(CALL, store.first_look()).await;
+        assert!(looked.is_ok(), "it waits for each of them");
+        looked.unwrap().unwrap();
+        assert!(!store.stumbled.load(Ordering::Relaxed));
+        server.abort();
     }
 
     #[tokio::test(start_paused = true)]

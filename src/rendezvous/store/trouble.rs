@@ -26,6 +26,8 @@ pub(super) enum CallError {
     Plain,
     #[error("it answered something else than was asked for")]
     Strange,
+    #[error("its answer is too long")]
+    TooLong,
 }
 
 /// Whose words and variables a cure has.
@@ -44,6 +46,7 @@ pub(super) fn judge(method: &Method, status: StatusCode, body: &[u8]) -> Option<
     };
     match status.as_u16() {
         200..=299 | 304 => None,
+        501 | 505 | 507 => refused(code),
         408 | 429 | 500..=599 => Some(CallError::Busy(status.as_u16())),
         404 if code.as_deref() == Some(NO_BUCKET) => refused(code),
         // A conflict is a collection that has to be made first; making one that is there is not allowed.
@@ -85,7 +88,10 @@ pub(super) fn on_the_way(error: &(dyn Error + 'static)) -> CallError {
 
 fn of_tls(error: &rustls::Error) -> CallError {
     if let rustls::Error::InvalidCertificate(wrong) = error {
-        return CallError::Certificate(format!("{wrong:?}"));
+        // What follows the first word may be what the server has put into its certificate.
+        let wrong = format!("{wrong:?}");
+        let word = wrong.split(|c: char| !c.is_ascii_alphanumeric()).next();
+        return CallError::Certificate(word.unwrap_or_default().to_owned());
     }
     if let rustls::Error::InvalidMessage(_) = error {
         return CallError::NoTls;
@@ -140,13 +146,9 @@ impl CallError {
             | Self::Refused { .. }
             | Self::NoCredentials
             | Self::Plain
-            | Self::Strange => true,
+            | Self::Strange
+            | Self::TooLong => true,
         }
-    }
-
-    /// True when the same request may fare better in a moment.
-    pub(super) fn passes(&self) -> bool {
-        !self.lasts()
     }
 
     /// What to do about it.
@@ -169,6 +171,10 @@ impl CallError {
             }
             (Kind::WebDav, Self::Unreachable(_) | Self::Silent | Self::Busy(_) | Self::Plain) => {
                 "check its address and the network"
+            }
+            (Kind::S3, Self::TooLong) => "give distmesh a prefix of its own: too much lies there",
+            (Kind::WebDav, Self::TooLong) => {
+                "give distmesh a collection of its own: too much lies there"
             }
             (Kind::S3, Self::Strange) => {
                 "check AWS_ENDPOINT_URL: what is there does not speak like S3"
@@ -211,6 +217,7 @@ fn of_web_dav(status: u16) -> &'static str {
             "check user and password: https://USER:PASSWORD@HOST/PATH, with %40 for @ and %2F for /"
         }
         403 => "this user must be allowed to read and write there",
+        507 => "make room there: its storage is full",
         404 | 409 => "make the collection above it, or check its path",
         _ => "check its address: what is there does not speak WebDAV",
     }
@@ -246,6 +253,8 @@ mod tests {
             ("PUT", 409, "", None),
             ("MKCOL", 405, "", None),
             ("PROPFIND", 405, "", refused(405, None)),
+            ("PROPFIND", 501, "", refused(501, None)),
+            ("PUT", 507, "", refused(507, None)),
             ("PROPFIND", 401, "<Code>", refused(401, None)),
             ("PROPFIND", 301, "", refused(301, None)),
             (
@@ -286,7 +295,7 @@ mod tests {
             CallError::Silent,
             CallError::Busy(503),
         ] {
-            assert!(passing.passes(), "{passing}");
+            assert!(!passing.lasts(), "{passing}");
         }
         for lasting in [
             CallError::NoTls,
@@ -309,7 +318,8 @@ mod tests {
         let dav = |status| refused(status, None).unwrap().cure(Kind::WebDav);
         assert!(dav(401).contains("USER:PASSWORD"));
         assert!(dav(302).contains("https://"));
-        assert!(dav(405).contains("WebDAV"));
+        assert!(dav(405).contains("WebDAV") && dav(501).contains("WebDAV"));
+        assert!(dav(507).contains("full"));
     }
 
     #[test]
@@ -320,6 +330,14 @@ mod tests {
         assert_eq!(
             on_the_way(&wrapped(unknown)),
             CallError::Certificate("UnknownIssuer".into())
+        );
+        let other = rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+            expected: rustls::pki_types::ServerName::try_from("store.example").unwrap(),
+            presented: vec!["whatever the server likes".into()],
+        });
+        assert_eq!(
+            on_the_way(&wrapped(other)),
+            CallError::Certificate("NotValidForNameContext".into())
         );
         let plain = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
         assert_eq!(on_the_way(&wrapped(plain)), CallError::NoTls);

@@ -1,12 +1,12 @@
 //! HTTP for the crate `object_store`: one client, with our TLS, our limits and our retries.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::DateTime;
 use http::{HeaderMap, HeaderValue, Uri, header, uri::PathAndQuery};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -86,8 +86,17 @@ impl Wire {
             return Ok(HttpResponse::from_parts(parts, body.into()));
         }
         let body = Limited::new(body, MAX_BODY);
-        let body = body.map_err(|error| HttpError::new_boxed(HttpErrorKind::Decode, error));
+        let body = body.map_err(|error| HttpError::new(HttpErrorKind::Decode, broken_off(&*error)));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
+    }
+}
+
+/// Why an answer ended before it was whole.
+fn broken_off(error: &(dyn Error + Send + Sync + 'static)) -> CallError {
+    if error.is::<LengthLimitError>() {
+        CallError::TooLong
+    } else {
+        trouble::on_the_way(error)
     }
 }
 
@@ -125,7 +134,7 @@ impl HttpService for Line {
         loop {
             let came = self.wire.once(request.clone(), DEADLINE).await;
             match (came, again(tries, jitter())) {
-                (Err(error), Some(wait)) if error.passes() => {
+                (Err(error), Some(wait)) if !error.lasts() => {
                     tracing::debug!(%error, tries, "trying again");
                     tokio::time::sleep(wait).await;
                 }

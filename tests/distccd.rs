@@ -323,6 +323,28 @@ async fn a_stranger_at_the_port_is_not_taken_for_distccd() {
 }
 
 #[tokio::test]
+async fn one_that_is_killed_while_it_starts_is_started_again() {
+    let mut site = Site::new();
+    let once = site.dir.path().join("once");
+    let real = which::which("distccd").unwrap();
+    let (once, real) = (once.display(), real.display());
+    let frail = site.script(
+        "frail-distccd",
+        &format!("mkdir {once} 2>/dev/null && kill -9 $$\nexec {real} \"$@\""),
+    );
+    let doomed = site.script("doomed-distccd", "kill -9 $$");
+    let config = |distccd| DaemonConfig {
+        distccd,
+        compilers: vec![gcc()],
+        ..site.config()
+    };
+    let daemon = Daemon::start_at_pace(config(frail), pace()).await.unwrap();
+    daemon.stop().await;
+    let error = site.failure(config(doomed)).await.to_string();
+    assert!(error.contains("ended at once (signal: 9"), "{error}");
+}
+
+#[tokio::test]
 async fn a_daemon_that_is_dropped_ends_its_distccd() {
     let site = Site::new();
     let daemon = site.start().await;

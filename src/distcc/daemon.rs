@@ -110,6 +110,8 @@ pub enum DaemonError {
         path: PathBuf,
         /// How it ended.
         status: String,
+        /// A signal ended it: somebody else wanted that, or the memory was short.
+        killed: bool,
         /// The end of its log, with an introduction; empty when it said nothing.
         log: String,
     },

@@ -1,6 +1,9 @@
 //! Keeps one distccd healthy: starts it, looks after it, starts it again.
 
-use std::{io, net::SocketAddr, path::PathBuf, pin::pin, process::ExitStatus, time::Duration};
+use std::{
+    io, net::SocketAddr, os::unix::process::ExitStatusExt, path::PathBuf, pin::pin,
+    process::ExitStatus, time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -15,7 +18,7 @@ use super::{
     vitals::Vitals,
 };
 
-/// Another process can take the chosen port before distccd does; five times in a row it is not chance.
+/// Another process can take the chosen port before distccd does, or end it; five times in a row it is not chance.
 const PORTS: u32 = 5;
 /// distccd binds within milliseconds; a machine that boots many workers at once takes longer.
 const START: Duration = Duration::from_secs(30);
@@ -109,7 +112,8 @@ impl Owned {
     async fn start_on_some_port(&mut self) -> Result<(), DaemonError> {
         for _ in 1..PORTS {
             match self.run().await {
-                Err(DaemonError::Exited { log, .. }) if log.contains(PORT_TAKEN) => {}
+                Err(DaemonError::Exited { log, killed, .. })
+                    if killed || log.contains(PORT_TAKEN) => {}
                 other => return other,
             }
             self.addr = free_port().map_err(|source| DaemonError::System {
@@ -224,6 +228,7 @@ impl Owned {
         };
         Err(DaemonError::Exited {
             path: self.config.distccd.clone(),
+            killed: ended.as_ref().is_ok_and(|status| status.signal().is_some()),
             status: told(ended),
             log: process.last_words().await,
         })

@@ -353,3 +353,42 @@ fn a_full_disk_under_stdout_is_a_failure() {
     assert_eq!(output.status.code(), Some(96));
     assert!(stderr(&output).contains("cannot write to standard output"));
 }
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test is a shell")]
+fn compilers_are_the_small_program_where_it_lies_beside_this_one() {
+    let machine = Machine::new();
+    let look = "readlink \"$DISTMESH_BUILD_DIR/compilers/gcc\"";
+    let path = std::env::var_os("PATH").unwrap();
+    let link = |program: &Path| {
+        let build = Command::new(program)
+            .args(["build", "--", "sh", "-c", look])
+            .env_clear()
+            .env("PATH", &path)
+            .env("DISTMESH_RUNTIME_DIR", machine.dir().join("run"))
+            .env("DISTMESH_STUN", "none")
+            .env("HOME", machine.dir())
+            .output()
+            .unwrap();
+        assert!(build.status.success(), "{}", stderr(&build));
+        stdout(&build).trim().to_owned()
+    };
+    let small = assert_cmd::cargo::cargo_bin!("distmesh-shim");
+    let whole = assert_cmd::cargo::cargo_bin!("distmesh");
+    assert_eq!(Path::new(&link(whole)), small);
+    let alone = machine.dir().join("distmesh");
+    std::fs::copy(whole, &alone).unwrap();
+    assert_eq!(Path::new(&link(&alone)), alone);
+    let other = machine.dir().join("distmesh-shim");
+    std::fs::write(&other, "#!/bin/sh\necho distmesh-shim 0.0.0\n").unwrap();
+    std::fs::set_permissions(&other, std::fs::metadata(&alone).unwrap().permissions()).unwrap();
+    assert_eq!(Path::new(&link(&alone)), alone, "another version's");
+}
+
+#[test]
+fn the_small_program_says_what_it_is_for() {
+    let small = assert_cmd::cargo::cargo_bin!("distmesh-shim");
+    let called = Command::new(small).output().unwrap();
+    assert_eq!(called.status.code(), Some(2));
+    assert!(stderr(&called).contains("distmesh build -- make"));
+}

@@ -54,7 +54,14 @@ fn file_id(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Programs that stand in for compilers and call them.
-const MASQUERADES: [&str; 5] = ["distcc", "ccache", "sccache", "icecc", "distmesh"];
+const MASQUERADES: [&str; 6] = [
+    "distcc",
+    "ccache",
+    "sccache",
+    "icecc",
+    "distmesh",
+    "distmesh-shim",
+];
 
 /// A link or a script that ends in one of them. A worker that offered it would send its jobs on, perhaps back to us.
 fn is_masquerade(path: &Path) -> bool {

@@ -1,7 +1,7 @@
 //! The build dir on disk.
 //!
 //! ```text
-//! build.lease  locked while the session lives     compilers/, tools/   links to this program, first on PATH
+//! build.lease  locked while the session lives     compilers/, tools/   links to the shim, first on PATH
 //! record.sock  where shims report                 prefix/distcc        the same, for ccache
 //! missed       what they could not report         distcc/              DISTCC_DIR: hosts file, locks, log
 //! state        what shims must know               makes/PID/           the two token pipes of one make
@@ -26,6 +26,8 @@ const COMPILERS: &[&str] = &["cc", "c++", "gcc", "g++", "clang", "clang++"];
 
 /// Programs that stand on PATH under a compiler's name, as we do.
 const MASQUERADES: &[&str] = &["ccache", "distcc", "sccache", "icecc"];
+/// Ourselves: another session's links, too, must not be taken for compilers.
+const OURS: &[&str] = &["distmesh", "distmesh-shim"];
 
 /// The CMake launcher: it must work in a tree that is built later without a session.
 const LAUNCHER: &str = "#!/bin/sh\nif [ -n \"$DISTMESH_BUILD_DIR\" ] && [ -S \"$DISTMESH_BUILD_DIR/record.sock\" ]; then\n  \
@@ -132,6 +134,7 @@ pub fn real_tool(name: &OsStr, path: &OsStr, own: Option<&Path>) -> Option<PathB
         .find(|file| {
             std::fs::canonicalize(file).is_ok_and(|target| {
                 Some(target.as_path()) != own
+                    && !is_named(&target, OURS)
                     && !is_masquerade(&target)
                     && std::fs::metadata(&target).is_ok_and(|found| {
                         found.is_file() && found.permissions().mode() & 0o111 != 0
@@ -144,8 +147,12 @@ pub fn real_tool(name: &OsStr, path: &OsStr, own: Option<&Path>) -> Option<PathB
 #[must_use]
 pub fn is_masquerade(file: &Path) -> bool {
     let target = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-    let name = target.file_name().unwrap_or_default();
-    MASQUERADES.iter().any(|masquerade| name == *masquerade)
+    is_named(&target, MASQUERADES)
+}
+
+fn is_named(file: &Path, names: &[&str]) -> bool {
+    let name = file.file_name().unwrap_or_default();
+    names.iter().any(|known| name == *known)
 }
 
 /// PATH without the build dir, so that neither distcc nor CMake meets a shim.
@@ -258,12 +265,13 @@ mod tests {
     fn a_real_tool_is_neither_a_masquerade_nor_ourselves_nor_a_text_file() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        for sub in ["cached", "own", "text", "real"] {
+        for sub in ["cached", "own", "small", "text", "real"] {
             std::fs::create_dir(at(sub)).unwrap();
         }
         for (file, mode) in [
             ("ccache", 0o755),
             ("self", 0o755),
+            ("distmesh-shim", 0o755),
             ("text/gcc", 0o644),
             ("real/gcc", 0o755),
         ] {
@@ -272,7 +280,9 @@ mod tests {
         }
         symlink(at("ccache"), at("cached/gcc")).unwrap();
         symlink(at("self"), at("own/gcc")).unwrap();
-        let path = std::env::join_paths(["cached", "own", "text", "real"].map(at)).unwrap();
+        symlink(at("distmesh-shim"), at("small/gcc")).unwrap();
+        let path = ["cached", "own", "small", "text", "real"].map(at);
+        let path = std::env::join_paths(path).unwrap();
         let own = std::fs::canonicalize(at("self")).unwrap();
         let found = real_tool(OsStr::new("gcc"), &path, Some(&own));
         assert_eq!(found, Some(at("real/gcc")));

@@ -4,10 +4,10 @@ mod compiler;
 mod tools;
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use super::guard;
 use super::layout::{
@@ -20,6 +20,36 @@ const WITHIN: &str = "DISTMESH_WITHIN";
 
 /// The word that makes this program the CMake launcher's other half.
 const LAUNCH: &str = "__launch";
+
+/// The program that has nothing else in it.
+const SMALL: &str = "distmesh-shim";
+
+/// What it says when it is asked for its version.
+const VERSION: &str = concat!("distmesh-shim ", env!("CARGO_PKG_VERSION"));
+
+/// What should stand under the names of compilers and tools: the small program if it lies beside this one and is of the same version,
+/// else this one.
+pub fn program() -> io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let small = own.with_file_name(SMALL);
+    let said = Command::new(&small).arg("--version").output();
+    let same = said.is_ok_and(|said| said.stdout.trim_ascii() == VERSION.as_bytes());
+    Ok(if same { small } else { own })
+}
+
+/// What the small program does when it is called by its own name.
+pub fn answer_directly() -> ExitCode {
+    let mut out = io::stdout();
+    if std::env::args_os().any(|word| word == "--version") {
+        // Who asked has gone.
+        let _ = writeln!(out, "{VERSION}");
+        return ExitCode::SUCCESS;
+    }
+    complain(
+        "distmesh-shim stands under the names of compilers during a build; start one by `distmesh build -- make`",
+    );
+    ExitCode::from(2)
+}
 
 /// Becomes the real tool if this program was called as a shim, launcher or guard; returns otherwise. Call it first in
 /// `main`.
@@ -153,7 +183,7 @@ fn execute(command: &mut Command) -> ! {
         "{}: {error}",
         command.get_program().to_string_lossy()
     ));
-    std::process::exit(if error.kind() == std::io::ErrorKind::NotFound {
+    std::process::exit(if error.kind() == io::ErrorKind::NotFound {
         127
     } else {
         126
@@ -170,5 +200,5 @@ fn fail(name: &OsStr) -> ! {
 
 /// A shim speaks for itself: the program's user interface is in another process.
 fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "distmesh: {text}");
+    let _ = writeln!(io::stderr(), "distmesh: {text}");
 }

@@ -162,7 +162,7 @@ async fn serve(
     let options = BuildOptions {
         command: args.command.clone(),
         dir,
-        exe: env::current_exe().or_cannot("find this program's own file")?,
+        exe: build::shim::program().or_cannot("find this program's own file")?,
         env: env::vars_os().collect(),
         local_slots: args
             .local_slots

@@ -48,7 +48,7 @@ impl Stage {
         }
         let options = BuildOptions {
             dir: at.path().join("sessions/build"),
-            exe: PathBuf::from(env!("CARGO_BIN_EXE_distmesh")),
+            exe: PathBuf::from(env!("CARGO_BIN_EXE_distmesh-shim")),
             env,
             local_slots: 2,
             ..BuildOptions::default()

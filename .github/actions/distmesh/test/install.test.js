@@ -72,6 +72,7 @@ test('a release is downloaded, compared with its checksum, and taken from the to
   assert.equal(code, 0, log)
   const program = join(runner.dir, 'tools', 'distmesh', VERSION, arch(), 'distmesh')
   assert.equal(runner.outputs['distmesh-path'], program)
+  assert.ok(existsSync(`${program}-shim`))
   assert.deepEqual(seen.sort(), [asset('somebody/project'), `${asset('somebody/project')}.sha256`], 'no token goes to a download')
   assert.match((await runner.run('distmesh --version')).log, new RegExp(`^distmesh ${VERSION}\n$`))
   assert.equal((await runner.main({ ...worker, version: VERSION })).code, 0)

@@ -53,7 +53,7 @@ pub struct BuildOptions {
     pub command: Vec<OsString>,
     /// The private build dir, made here and removed at the end. Dead ones beside it are swept.
     pub dir: PathBuf,
-    /// This program.
+    /// What stands under the names of compilers and tools: [`shim::program`](super::shim::program), or this program.
     pub exe: PathBuf,
     /// The environment the command would have had.
     pub env: Vec<(OsString, OsString)>,
@@ -153,10 +153,12 @@ enum Happened {
 }
 
 impl Happened {
-    /// Whether it may make room for a job, or take some. A compile that begins does neither: its token was dealt before.
-    fn stirs(&self) -> bool {
+    /// Whether it may make room for a job, or take some. A compile that begins does neither, for its token was dealt before; but a
+    /// spare one gives way to it.
+    fn stirs(&self, desk: &Desk) -> bool {
         match self {
-            Self::Said(Said::Compile(_)) | Self::Tick => false,
+            Self::Tick => false,
+            Self::Said(Said::Compile(_)) => desk.holds_spare(),
             Self::Ended(_) | Self::Said(_) | Self::Update(_) | Self::Signal(_) | Self::Returned => {
                 true
             }
@@ -243,7 +245,7 @@ impl Session {
                 () = self.desk.returned() => Happened::Returned,
                 () = tick => Happened::Tick,
             };
-            if happened.stirs() || self.desk.holds_spare() {
+            if happened.stirs(&self.desk) {
                 pace.handle_stir(now());
             }
             match happened {

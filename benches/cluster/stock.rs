@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Cluster,
@@ -66,7 +66,7 @@ pub(crate) fn here(log: &Path) -> Child {
 }
 
 /// How distcc is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Setting {
     /// make's `-j`.
     pub(crate) jobs: u32,
@@ -102,6 +102,16 @@ impl Setting {
             }
         }
         grid
+    }
+
+    /// The same with another number of slots on all workers.
+    pub(crate) fn scaled(self, before: u32, after: u32) -> Self {
+        let jobs = if self.jobs == before * 2 {
+            after * 2
+        } else {
+            after + self.jobs.saturating_sub(before)
+        };
+        Self { jobs, ..self }
     }
 
     /// The list for `DISTCC_HOSTS`.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     cluster::{
@@ -18,11 +18,12 @@ use crate::{
         site::{Made, Site},
         stock::{self, Setting},
     },
+    icecream::{self, Icecream},
     wireguard::Wireguard,
 };
 
 /// Who builds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Arm {
     /// The primary alone.
@@ -31,12 +32,14 @@ pub(crate) enum Arm {
     Stock,
     /// distcc, over WireGuard by wireguard-go.
     StockWireguard,
+    /// icecream, over the bare network.
+    Icecream,
     /// distmesh, with NAT before every machine.
     Distmesh,
 }
 
 /// What one build came to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) arm: Arm,
     pub(crate) setting: Option<Setting>,
@@ -78,14 +81,27 @@ const FINALISTS: usize = 3;
 
 /// What has to be installed for these arms.
 pub(crate) fn lacking(arms: &[Arm]) -> Result<(), String> {
-    let lacks = |tool| which::which(tool).is_err();
-    if arms.contains(&Arm::StockWireguard) && (lacks("wireguard-go") || lacks("wg")) {
-        return Err(
-            "needs more tools: apt-get install wireguard-go wireguard-tools (or choose with --arm)"
-                .to_owned(),
-        );
+    let needs = [
+        (
+            Arm::StockWireguard,
+            &["wireguard-go", "wg"][..],
+            "wireguard-go wireguard-tools",
+        ),
+        (Arm::Icecream, &icecream::TOOLS[..], "icecc"),
+    ];
+    let lacks = |tools: &[&str]| tools.iter().any(|tool| which::which(tool).is_err());
+    let packages: Vec<_> = needs
+        .into_iter()
+        .filter(|(arm, tools, _)| arms.contains(arm) && lacks(tools))
+        .map(|(_, _, packages)| packages)
+        .collect();
+    if packages.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Err(format!(
+        "needs more tools: apt-get install {} (or choose with --arm)",
+        packages.join(" ")
+    ))
 }
 
 impl Stage {
@@ -116,6 +132,15 @@ impl Stage {
             .insert(self.workers(), best.take(FINALISTS).collect());
     }
 
+    /// Keeps those that were best with another number of workers.
+    pub(crate) fn scale_grid(&mut self, from: usize) {
+        let slots = self.site.cluster.size.slots;
+        let (before, after) = (from as u32 * slots, self.site.cluster.slots());
+        let best = self.best.get(&from).into_iter().flatten();
+        let best = best.map(|setting| setting.scaled(before, after)).collect();
+        self.best.insert(self.workers(), best);
+    }
+
     /// Builds once, or, where settings compete, once with each.
     pub(crate) fn run(&mut self, arm: Arm) {
         let settings = self.best.get(&self.workers()).cloned();
@@ -134,6 +159,10 @@ impl Stage {
             }
             Arm::StockWireguard => {
                 let run = self.stock_wireguard(settings[0]);
+                self.note(run);
+            }
+            Arm::Icecream => {
+                let run = self.icecream();
                 self.note(run);
             }
             Arm::Distmesh => {
@@ -206,6 +235,18 @@ impl Stage {
             .watch(&mut command, &dir.join("build.log"), |_| ());
         self.site.clear(servers);
         made
+    }
+
+    fn icecream(&mut self) -> Run {
+        self.site.tree.renew();
+        self.site.cluster.join(Network::Lan);
+        let mut icecream = Icecream::new(&self.site);
+        let jobs = Setting::usual(&self.site.cluster).jobs;
+        let log = scratch("speedup-icecream").join("build.log");
+        let mut command = icecream.build(&self.site, jobs);
+        let made = self.site.watch(&mut command, &log, |_| ());
+        self.site.clear(std::mem::take(&mut icecream.servers));
+        self.told(Arm::Icecream, None, &made)
     }
 
     fn distmesh(&mut self) -> Run {

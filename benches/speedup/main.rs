@@ -24,6 +24,9 @@ mod cluster;
 )]
 #[path = "../measure/figures.rs"]
 mod figures;
+mod icecream;
+mod markdown;
+mod measured;
 mod plot;
 mod table;
 mod wireguard;
@@ -38,6 +41,7 @@ use cluster::{
     site::Site,
     tree::{CPPCHECK, GIT, REDIS, Recipe, SMALL, Tree},
 };
+use measured::Measured;
 
 /// Builds a real tree on throttled machines, by each of several means in turn.
 #[derive(Debug, Parser)]
@@ -45,7 +49,7 @@ struct Args {
     /// What is built
     #[arg(long, value_enum, default_value = "redis")]
     tree: Source,
-    /// Numbers of workers
+    /// Numbers of workers; with the first, the best settings of stock distcc are searched
     #[arg(long, value_delimiter = ',', default_value = "4")]
     workers: Vec<usize>,
     /// Runs of each arm
@@ -66,12 +70,21 @@ struct Args {
     /// Stock distcc with the usual settings only, not the whole grid
     #[arg(long)]
     no_grid: bool,
+    /// Search the grid with every number of workers, which takes long
+    #[arg(long)]
+    every_grid: bool,
+    /// Build nothing: tell what these files, written by --json, hold together
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    from: Vec<PathBuf>,
     /// Write all runs to this file
     #[arg(long)]
     json: Option<PathBuf>,
     /// Draw speed-up over workers into this file
     #[arg(long)]
     svg: Option<PathBuf>,
+    /// Write the table in Markdown into this file
+    #[arg(long)]
+    markdown: Option<PathBuf>,
     /// A small tree, no quotas, once: whether everything works, not how fast
     #[arg(long)]
     quick: bool,
@@ -134,20 +147,44 @@ impl Source {
 fn main() -> ExitCode {
     let mut args = Args::parse();
     args.quicken();
-    let (recipe, arms) = (args.tree.recipe(), args.arms());
-    if let Err(error) = Tree::fetch(recipe).and_then(|()| arms::lacking(&arms)) {
-        eprintln!("{error}");
-        return ExitCode::from(2);
+    let measured = if args.from.is_empty() {
+        measure(&args)
+    } else {
+        Measured::read(&args.from).map_err(complain)
+    };
+    let measured = match measured {
+        Ok(measured) => measured,
+        Err(code) => return code,
+    };
+    let good = table::tell(&measured.runs);
+    match write(&args, &measured) {
+        Ok(()) if good => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+        Err(error) => complain(error),
     }
-    if let Err(code) = isolate() {
-        return code;
-    }
-    let mut stage = Stage::new(Site::new(Cluster::new(args.size()), recipe));
+}
+
+fn complain(error: String) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(2)
+}
+
+fn measure(args: &Args) -> Result<Measured, ExitCode> {
+    let (recipe, arms, size) = (args.tree.recipe(), args.arms(), args.size());
+    Tree::fetch(recipe)
+        .and_then(|()| arms::lacking(&arms))
+        .map_err(complain)?;
+    isolate()?;
+    let mut stage = Stage::new(Site::new(Cluster::new(size), recipe));
     for (n, workers) in args.workers.iter().enumerate() {
         stage.site.cluster.employ(*workers);
         stage.begin();
         if arms.contains(&Arm::Stock) && !args.no_grid {
-            stage.search_grid();
+            if n == 0 || args.every_grid {
+                stage.search_grid();
+            } else {
+                stage.scale_grid(args.workers[0]);
+            }
         }
         for run in 0..args.runs {
             for arm in &arms {
@@ -161,20 +198,29 @@ fn main() -> ExitCode {
     }
     let throttled = stage.site.cluster.throttled();
     println!("\nthrottled periods: {}", throttled.join(", "));
-    let good = table::tell(&stage.runs);
-    if let Some(path) = args.json {
-        figures::write_json(&path, &stage.runs);
+    Ok(Measured {
+        tree: recipe.package.to_owned(),
+        cores: size.quota,
+        slots: size.slots,
+        runs: stage.runs,
+    })
+}
+
+/// Into the files that were asked for.
+fn write(args: &Args, measured: &Measured) -> Result<(), String> {
+    if let Some(path) = &args.json {
+        figures::write_json(path, measured);
     }
-    if let Some(path) = args.svg {
-        let drawn = plot::speedup(recipe.package, &stage.runs);
-        let written = drawn.and_then(|text| Ok(fs::write(&path, text)?));
-        if let Err(error) = written {
-            eprintln!("cannot draw {}: {error}", path.display());
-        }
+    let drawn = args.svg.as_ref().map(|path| {
+        let text = plot::speedup(&measured.tree, &measured.runs);
+        (path, text.map_err(|error| error.to_string()))
+    });
+    let told = args.markdown.as_ref();
+    let told = told.map(|path| (path, Ok(markdown::table(measured))));
+    for (path, text) in drawn.into_iter().chain(told) {
+        let written =
+            text.and_then(|text| fs::write(path, text).map_err(|error| error.to_string()));
+        written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-    if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    Ok(())
 }

@@ -17,7 +17,7 @@ const TUNNELLED: RGBColor = RGBColor(153, 153, 51);
 /// Draws what was measured beside the two lines that nothing can pass.
 pub(crate) fn speedup(tree: &str, runs: &[Run]) -> Result<String, Box<dyn Error>> {
     let all = series(runs);
-    let known = Ceilings::of(&all).ok_or("no local build to compare with")?;
+    let known = Ceilings::of(runs).ok_or("no local build to compare with")?;
     let most = all.iter().map(|series| series.workers).max().unwrap_or(1);
     let mut text = String::new();
     {

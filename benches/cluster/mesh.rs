@@ -87,17 +87,16 @@ impl Mesh {
     /// Starts a worker, with more arguments.
     fn worker(&self, cluster: &Cluster, number: usize, more: &[String]) -> Child {
         let runner = &cluster.workers[number];
-        let slots = cluster.size.slots.to_string();
+        let slots = cluster.size.own_slots.map(|slots| slots.to_string());
+        let slots = slots.iter().flat_map(|slots| ["--slots", slots]);
         let log = File::create(self.log(&runner.name)).expect("a log file");
-        self.command(
-            runner,
-            &["worker", "--name", &runner.name, "--slots", &slots],
-        )
-        .args(more)
-        .stdout(log.try_clone().expect("a second handle"))
-        .stderr(log)
-        .spawn()
-        .expect("distmesh worker")
+        self.command(runner, &["worker", "--name", &runner.name])
+            .args(slots)
+            .args(more)
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("distmesh worker")
     }
 
     /// A build that waits for all workers. Its report goes to `report` beside the logs.

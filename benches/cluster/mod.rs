@@ -28,8 +28,10 @@ pub(crate) struct Size {
     pub(crate) workers: usize,
     /// Cores of each machine; `None`: all there are.
     pub(crate) quota: Option<f64>,
-    /// Compiles at once on each worker.
+    /// Compiles at once on each worker of others.
     pub(crate) slots: u32,
+    /// On each worker of distmesh; `None`: as many as it thinks right.
+    pub(crate) own_slots: Option<u32>,
 }
 
 /// The first runner is the primary.

@@ -102,6 +102,7 @@ fn main() -> ExitCode {
         workers: WORKERS,
         quota: (!args.quick).then_some(args.quota),
         slots: SLOTS,
+        own_slots: Some(SLOTS),
     };
     let mut site = Site::new(Cluster::new(size), recipe);
     site.patience = Duration::from_secs(args.patience);

@@ -64,9 +64,12 @@ struct Args {
     /// Cores of each machine [default: so that all machines together have 1.8]
     #[arg(long)]
     quota: Option<f64>,
-    /// Compiles at once on each worker
+    /// Compiles at once on each worker of distcc and icecream
     #[arg(long, default_value_t = 2)]
     slots: u32,
+    /// Compiles at once on each worker of distmesh [default: as many as it thinks right]
+    #[arg(long)]
+    own_slots: Option<u32>,
     /// Stock distcc with the usual settings only, not the whole grid
     #[arg(long)]
     no_grid: bool,
@@ -129,6 +132,7 @@ impl Args {
             workers,
             quota: (!self.quick).then(|| self.quota.unwrap_or_else(share)),
             slots: self.slots,
+            own_slots: self.own_slots,
         }
     }
 }
@@ -202,6 +206,7 @@ fn measure(args: &Args) -> Result<Measured, ExitCode> {
         tree: recipe.package.to_owned(),
         cores: size.quota,
         slots: size.slots,
+        own_slots: size.own_slots,
         runs: stage.runs,
     })
 }

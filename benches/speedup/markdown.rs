@@ -74,10 +74,13 @@ fn conditions(measured: &Measured, ceilings: Option<&Ceilings>) -> String {
             " What the primary has to do itself lets no mesh be more than {times:.1} times as fast."
         )
     });
+    let own = measured.own_slots.map(|slots| slots.to_string());
     format!(
-        "{}, every machine with {cores}, {} compiles at once on a worker; medians.{}",
+        "{}, every machine with {cores}, {} compiles at once on a worker (of distmesh {}); medians.{}",
         measured.tree,
         measured.slots,
+        own.as_deref()
+            .unwrap_or("its default, one for a core or part of one"),
         ceiling.unwrap_or_default()
     )
 }

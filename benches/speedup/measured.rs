@@ -12,8 +12,11 @@ pub(crate) struct Measured {
     pub(crate) tree: String,
     /// Of each machine; `None`: without a quota.
     pub(crate) cores: Option<f64>,
-    /// Compiles at once on each worker.
+    /// Compiles at once on each worker of distcc and icecream.
     pub(crate) slots: u32,
+    /// On each worker of distmesh; `None`: its default.
+    #[serde(default)]
+    pub(crate) own_slots: Option<u32>,
     pub(crate) runs: Vec<Run>,
 }
 
@@ -42,7 +45,8 @@ impl Measured {
     fn is_like(&self, other: &Self) -> bool {
         let key = |measured: &Self| {
             let cores = measured.cores.map(f64::to_bits);
-            (measured.tree.clone(), cores, measured.slots)
+            let slots = (measured.slots, measured.own_slots);
+            (measured.tree.clone(), cores, slots)
         };
         key(self) == key(other)
     }

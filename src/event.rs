@@ -97,6 +97,9 @@ pub struct CompileSeen {
     pub compiler: Compiler,
     /// The source file as named in the arguments, if one was recognised.
     pub source: Option<String>,
+    /// Its length, without what it includes, of a compile that goes to distcc.
+    #[serde(default)]
+    pub source_bytes: Option<u64>,
     /// Where it was sent.
     pub route: Route,
     /// CPU time that this decision took, in microseconds, the start of its process included.
@@ -221,6 +224,14 @@ pub enum BuildFeedback {
         jobs: u32,
         /// How long a compile takes here, in milliseconds, once that is known.
         compile_ms: Option<u64>,
+    },
+    /// A compile of this source goes to distcc: what the source's own length is, which tells more of how long it takes than the
+    /// length of the preprocessed one.
+    Sending {
+        /// As named in the arguments.
+        source: String,
+        /// Without what it includes.
+        bytes: u64,
     },
     /// A compiler was called that was not known before: admit it if possible.
     CompilerSeen {

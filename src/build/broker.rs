@@ -39,6 +39,8 @@ pub struct Limits {
     pub local: u32,
     /// The workers.
     pub load: Load,
+    /// Jobs that may wait for a worker, ready to go, see [`ahead`].
+    pub ahead: u32,
     /// Tokens that came back from jobs which the load may still count, see [`Returns`].
     pub doubtful: u32,
     /// Compiles that run here beside the local limit, see [`home`](super::home).
@@ -76,6 +78,19 @@ pub fn counted_here(holders: &[Holder], load: Load, local: u32) -> u32 {
     }
 }
 
+/// How many jobs may wait for a worker, ready to go: from these dispatch takes the long ones first, so that a build does not wait for
+/// one of them alone at its end. Each costs this machine its request and a waiting client, 1 or 2 MiB; and a make that stops at an
+/// error waits for all of them.
+#[must_use]
+pub fn ahead(capacity: u32) -> u32 {
+    capacity.saturating_mul(AHEAD_PER_SLOT).min(AHEAD_AT_MOST)
+}
+
+/// cppcheck on eight workers, by simulation: 187 s without, 173 s, 160 s and 142 s with 1, 2 and 4.
+const AHEAD_PER_SLOT: u32 = 4;
+/// 128 MiB at worst.
+const AHEAD_AT_MOST: u32 = 64;
+
 /// How many more jobs may start now.
 #[must_use]
 pub fn room(holders: &[Holder], limits: Limits) -> u32 {
@@ -84,7 +99,8 @@ pub fn room(holders: &[Holder], limits: Limits) -> u32 {
     let here = counted_here(holders, limits.load, limits.local).saturating_sub(limits.spare);
     let here = here.saturating_add(doubtful);
     let room_here = limits.local.saturating_sub(here);
-    let total = limits.local.saturating_add(limits.load.capacity);
+    let away = limits.load.capacity.saturating_add(limits.ahead);
+    let total = limits.local.saturating_add(away);
     let beside = limits.spare.saturating_add(limits.offered);
     let room_anywhere = total.saturating_add(beside).saturating_sub(running);
     // Where workers have gone, more jobs are out than there are slots: this machine need not wait for them.
@@ -213,6 +229,11 @@ impl LossWatch {
         }
         lost
     }
+
+    /// Whether the last look missed any, which it also does where a job is just beginning.
+    pub fn suspects(&self) -> bool {
+        self.missing.back().is_some_and(|missing| *missing > 0)
+    }
 }
 
 #[cfg(test)]
@@ -230,6 +251,7 @@ mod tests {
         Limits {
             local,
             load,
+            ahead: 0,
             doubtful: 0,
             spare: 0,
             offered: 0,
@@ -294,6 +316,20 @@ mod tests {
         let started = [0, 1, 2, 3].map(|out| room(&[holder(out, 0)], limits(1, 8, out + 1)));
         assert_eq!(started, [1, 1, 1, 1]);
         assert_eq!(room(&[holder(3, 0)], limits(1, 8, 3)), 0);
+    }
+
+    #[test]
+    fn jobs_wait_ready_to_go_beside_those_that_run() {
+        let full = limits(2, 8, 8);
+        assert_eq!(room(&[holder(9, 0)], full), 0);
+        let queue = Limits { ahead: 3, ..full };
+        assert_eq!(room(&[holder(9, 0)], queue), 0, "here are two");
+        let sent = limits(2, 8, 10);
+        assert_eq!(room(&[holder(10, 0)], sent), 0);
+        let queue = Limits { ahead: 3, ..sent };
+        assert_eq!(room(&[holder(10, 0)], queue), 1);
+        assert_eq!(room(&[holder(12, 0)], queue), 0);
+        assert_eq!((ahead(0), ahead(1), ahead(1_024)), (0, 4, 64));
     }
 
     #[test]

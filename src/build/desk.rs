@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::bell::Bell;
-use super::broker::{Holder, Limits, Returns, Steady, counted_here, here, room, surely_here};
+use super::broker::{
+    Holder, Limits, Returns, Steady, ahead, counted_here, here, room, surely_here,
+};
 use super::home::{Home, Idle, Moment, Permit, Sent};
 use super::hosts::Hosts;
 use super::kept::Kept;
@@ -28,6 +30,8 @@ use crate::machine::memory::{affordable, available_kib};
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
 /// Looking at all processes takes milliseconds. Four looks find a lost token: that is to take less than 5 s.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// … and when nothing is suspicious: a look at all processes costs 2 ms of CPU, and kills are rare.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(8);
 /// Stranded jobs and no token to count by: quick, for machines stand idle.
 const LOOK_WHEN_STRANDED: Duration = Duration::from_millis(250);
 /// Means change slowly.
@@ -52,6 +56,7 @@ pub(super) struct Desk {
     limit: u32,
     memory_seen: Option<Instant>,
     looked: Option<Instant>,
+    look_after: Duration,
     looked_here: Option<Instant>,
     looked_idle: Option<Instant>,
     told_pace: Option<Instant>,
@@ -94,6 +99,7 @@ impl Desk {
             state,
             memory_seen: None,
             looked: None,
+            look_after: LOOK_EVERY,
             looked_here: None,
             looked_idle: None,
             told_pace: None,
@@ -152,6 +158,11 @@ impl Desk {
     fn note_compile(&mut self, seen: CompileSeen, now: Instant) {
         if seen.route == Route::Distcc {
             self.home.handle_sent(now);
+            if let (Some(source), Some(bytes)) = (&seen.source, seen.source_bytes) {
+                let source = source.clone();
+                self.outbox
+                    .push_back(BuildFeedback::Sending { source, bytes });
+            }
         }
         self.note_compiler(seen.compiler.clone());
         self.tell(BuildNews::Seen(seen));
@@ -230,8 +241,9 @@ impl Desk {
         self.load = load;
         self.handed = None;
         self.state.capacity = load.capacity;
+        let away = load.capacity.saturating_add(ahead(load.capacity));
         self.hosts
-            .set_ceiling(self.state.local.saturating_add(load.capacity))?;
+            .set_ceiling(self.state.local.saturating_add(away))?;
         self.write_state()
     }
 
@@ -283,9 +295,15 @@ impl Desk {
             // What is out is out; nothing more is to go.
             load.capacity = load.capacity.min(load.in_dispatch);
         }
+        // What waits takes memory, too.
+        let ahead = match self.limit < self.state.local || self.home.stays() {
+            true => 0,
+            false => ahead(load.capacity),
+        };
         Limits {
             local: self.limit.saturating_sub(coming),
             load,
+            ahead,
             doubtful: self.returns.doubtful(now),
             spare: self.kept.count(Permit::Spare),
             offered: self.permits.spare(),
@@ -416,11 +434,15 @@ impl Desk {
 
     fn find_lost_tokens(&mut self, holders: &[Holder], now: Instant) {
         let held = holders.iter().any(|holder| holder.held > 0);
-        if held && is_due(&mut self.looked, now, LOOK_EVERY) {
+        if held && is_due(&mut self.looked, now, self.look_after) {
             let lost = self.makes.handle_look(holders, &Processes::now());
             if lost > 0 {
                 tracing::info!(lost, "tokens of a killed make are granted again");
             }
+            self.look_after = match self.makes.suspects_loss() {
+                true => LOOK_EVERY,
+                false => (self.look_after * 2).min(LOOK_AT_LEAST_EVERY),
+            };
         }
     }
 

@@ -12,8 +12,7 @@ use crate::distcc::{HostLine, backoff_shield, hosts_file};
 pub(super) struct Hosts {
     build_dir: PathBuf,
     lines: Vec<String>,
-    /// Jobs this machine prepares at once: as many may wait for a slot, ready to go.
-    local: u32,
+    queue: u16,
     ceiling: u32,
     written: String,
     shielded: BTreeSet<u16>,
@@ -25,7 +24,7 @@ impl Hosts {
         let mut hosts = Self {
             build_dir: build_dir.to_owned(),
             lines: Vec::new(),
-            local,
+            queue: 0,
             ceiling: local,
             written: String::new(),
             shielded: BTreeSet::new(),
@@ -36,17 +35,9 @@ impl Hosts {
 
     /// Workers came or went. A client that finds no slot of theirs goes to the queue: distcc itself would let it wait, look again
     /// now and then, and only then preprocess.
-    pub(super) fn set_lines(&mut self, mut lines: Vec<String>, queue: u16) -> io::Result<()> {
-        if !lines.is_empty() {
-            let line = HostLine {
-                port: queue,
-                slots: self.local,
-                lzo: true,
-                cpp: false,
-            };
-            lines.push(line.to_string());
-        }
+    pub(super) fn set_lines(&mut self, lines: Vec<String>, queue: u16) -> io::Result<()> {
         self.lines = lines;
+        self.queue = queue;
         self.write()
     }
 
@@ -62,12 +53,22 @@ impl Hosts {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        let text = hosts_file(self.ceiling, &self.lines);
+        let mut lines = self.lines.clone();
+        if !lines.is_empty() {
+            let line = HostLine {
+                port: self.queue,
+                slots: self.ceiling,
+                lzo: true,
+                cpp: false,
+            };
+            lines.push(line.to_string());
+        }
+        let text = hosts_file(self.ceiling, &lines);
         if text == self.written {
             return Ok(());
         }
         let distcc = self.build_dir.join("distcc");
-        for port in self.lines.iter().filter_map(|line| port(line)) {
+        for port in lines.iter().filter_map(|line| port(line)) {
             if !self.shielded.contains(&port) {
                 backoff_shield(&distcc, port)?;
                 self.shielded.insert(port);
@@ -102,7 +103,7 @@ mod tests {
         let text = std::fs::read_to_string(&file).unwrap();
         assert_eq!(
             text,
-            "--localslots=10\n--localslots_cpp=10\n127.0.0.1:4000/8,lzo\n127.0.0.1:5000/2,lzo\n"
+            "--localslots=10\n--localslots_cpp=10\n127.0.0.1:4000/8,lzo\n127.0.0.1:5000/10,lzo\n"
         );
         let shield = dir.path().join("distcc/lock/backoff_tcp_127.0.0.1_4000_0");
         assert!(shield.is_dir());

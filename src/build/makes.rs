@@ -117,6 +117,11 @@ impl Makes {
         });
         looked.sum()
     }
+
+    /// Whether the last look missed tokens.
+    pub(super) fn suspects_loss(&self) -> bool {
+        self.running.iter().any(|make| make.loss.suspects())
+    }
 }
 
 impl Make {
@@ -188,6 +193,7 @@ mod tests {
     use crate::event::Load;
 
     const LIMITS: Limits = Limits {
+        ahead: 0,
         local: 4,
         load: Load {
             capacity: 0,

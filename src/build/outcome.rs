@@ -139,6 +139,7 @@ mod tests {
         CompileSeen {
             compiler: "/usr/bin/gcc".into(),
             source: None,
+            source_bytes: None,
             route,
             spent_us: 0,
         }

@@ -1,6 +1,7 @@
 //! The listening ports and the tasks behind them.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -97,6 +98,7 @@ impl Dispatch {
                 ports: Default::default(),
                 queue: queue.local_addr()?.port(),
                 records: Vec::new(),
+                sending: BTreeMap::new(),
                 changed: changed.clone(),
             };
             state.builds.insert(id, build);
@@ -137,6 +139,9 @@ impl BuildDesk {
             BuildFeedback::Idle { jobs, compile_ms } => {
                 let time = compile_ms.map(Duration::from_millis);
                 lock(&self.shared.state).handle_idle(self.id, jobs, time, now());
+            }
+            BuildFeedback::Sending { source, bytes } => {
+                lock(&self.shared.state).handle_sending(self.id, source, bytes);
             }
             // Admission's subject: the role forwards it there.
             BuildFeedback::CompilerSeen { compiler } => tracing::debug!(%compiler, "compiler seen"),
@@ -247,10 +252,13 @@ impl Desk {
         let (id, orders) = {
             let mut state = lock(&self.shared.state);
             let wish = self.wish.as_ref();
+            let arguments = request.parser.arguments();
+            let source = arguments.source();
             let spec = JobSpec {
-                compiler: request.parser.arguments().compiler(),
+                compiler: arguments.compiler(),
                 preferred: wish.and_then(|name| state.peer_named(name)),
                 bytes: request.len(),
+                source_bytes: source.and_then(|name| state.sent(self.build, &name)),
             };
             state.handle_job(self.build, spec, now())
         };

@@ -71,6 +71,8 @@ pub(super) struct Build {
     /// For jobs that no worker is wished for.
     pub(super) queue: u16,
     pub(super) records: Vec<JobRecord>,
+    /// The lengths of sources whose compiles are on their way here.
+    pub(super) sending: BTreeMap<String, u64>,
     pub(super) changed: Arc<Notify>,
 }
 
@@ -131,6 +133,21 @@ impl State {
         self.scheduler
             .handle_worker(peer, Capability::default(), now);
         self.drain();
+    }
+
+    /// A compile of a source of this length comes. In two directories may be two of a name, and some never come: it is a hint.
+    pub(super) fn handle_sending(&mut self, build: u64, source: String, bytes: u64) {
+        if let Some(build) = self.builds.get_mut(&build) {
+            if build.sending.len() >= SENDING_AT_MOST {
+                build.sending.clear();
+            }
+            build.sending.insert(source, bytes);
+        }
+    }
+
+    /// It has come: its source's length, if that was told.
+    pub(super) fn sent(&mut self, build: u64, source: &str) -> Option<u64> {
+        self.builds.get_mut(&build)?.sending.remove(source)
     }
 
     pub(super) fn handle_job(
@@ -323,3 +340,6 @@ impl State {
         }
     }
 }
+
+/// More compiles than are ever on their way from the shim to here.
+const SENDING_AT_MOST: usize = 4_096;

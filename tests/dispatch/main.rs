@@ -92,6 +92,47 @@ async fn stranded_jobs_are_handed_back_one_by_one() {
     assert_eq!(answers.iter().filter(|answer| *answer == handed).count(), 1);
 }
 
+/// A whole request for this source.
+fn asking_for(source: &str) -> Vec<u8> {
+    let length = source.len();
+    format!("DIST00000001ARGC00000002ARGV00000003gccARGV{length:08x}{source}DOTI00000001x").into()
+}
+
+#[tokio::test]
+async fn a_source_that_was_told_to_be_long_goes_before_those_that_wait() {
+    let mut site = Site::new();
+    let done = [b"DONE00000001", &V3_DONE[12..V3_DONE.len() - 14]].concat();
+    let (at, mut seen) = fake(asking_for("s0.c").len(), done.clone(), false).await;
+    site.worker(1, at, LinkState::Up);
+    for _ in 0..8 {
+        let asked = site.client(1, &asking_for("s0.c")).await;
+        assert_eq!(read_all(asked).await, done);
+    }
+    site.worker(1, at, LinkState::Down);
+    let mut waiting = Vec::new();
+    for count in 1..=6 {
+        let source = format!("s{count}.c");
+        if count == 6 {
+            let (source, bytes) = (source.clone(), 100 << 20);
+            site.desk.feedback(BuildFeedback::Sending { source, bytes });
+        }
+        waiting.push(site.client(1, &asking_for(&source)).await);
+        site.stranded(count).await;
+    }
+    while seen.try_recv().is_ok() {}
+    site.worker(1, at, LinkState::Up);
+    for client in waiting {
+        assert_eq!(read_all(client).await, done);
+    }
+    let mut order = Vec::new();
+    while let Ok(request) = seen.try_recv() {
+        order.extend((1..=6).filter(|n| request == asking_for(&format!("s{n}.c"))));
+    }
+    // The worker's four slots take the first four at once.
+    assert_eq!(order.len(), 6);
+    assert!(order[..4].contains(&6), "{order:?}");
+}
+
 #[tokio::test]
 async fn a_large_request_reaches_the_worker_whole_and_leaves_no_file() {
     let mut site = Site::new();

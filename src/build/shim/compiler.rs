@@ -27,6 +27,9 @@ pub(super) fn compile(named: &Path, args: Vec<OsString>, place: Option<&Place>) 
     if state.ccache && is_compile {
         say(&place.dir, &cached(seen.clone()));
         let remote = seen.route == Route::Distcc;
+        if let (true, Some(source)) = (remote, &seen.source) {
+            seen.source_bytes = std::fs::metadata(source).ok().map(|file| file.len());
+        }
         // Only a missing ccache lets this return; then the compile goes on without it.
         let _ = ccache(&real, &args, remote, place).exec();
         if remote {
@@ -87,6 +90,7 @@ fn judge(real: &Path, words: &[String], state: &State) -> CompileSeen {
     CompileSeen {
         compiler,
         source,
+        source_bytes: None,
         route,
         spent_us: 0,
     }

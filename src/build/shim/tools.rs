@@ -169,7 +169,8 @@ impl Shop<'_> {
         execute(&mut command)
     }
 
-    /// ninja has no jobserver client: it gets a number, and dispatch queues what is too much.
+    /// ninja has no jobserver client: it gets a number, and dispatch queues what is too much. Nothing is added that would wait there,
+    /// for as many links or generators may run here at once.
     fn with_fixed_jobs(&self, words: &[String], adapted: &Adapted) -> Vec<String> {
         match adapted.jobs {
             Jobs::Unsaid => {

@@ -71,7 +71,7 @@ impl Scheduler {
     }
 
     /// How long a job of this cost takes; `None` until enough have been seen.
-    fn expected(&self, cost: f64) -> Option<Duration> {
+    pub(super) fn expected(&self, cost: f64) -> Option<Duration> {
         let seconds = (self.typical * cost).clamp(0.0, LONGEST.as_secs_f64());
         (self.answers >= ENOUGH).then(|| Duration::from_secs_f64(seconds))
     }

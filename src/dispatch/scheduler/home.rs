@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{JobId, LONGEST, Scheduler, Worker};
+use super::{Attempt, JobId, LONGEST, Scheduler, Worker};
 use crate::session::PeerId;
 
 impl Scheduler {
@@ -11,7 +11,8 @@ impl Scheduler {
         self.at_home = Some(seconds);
     }
 
-    /// Whether a job's own machine, which is idle, would have done it long ago.
+    /// Whether a job's own machine, which is idle, would have done it long ago. A job that takes long at a worker as fast as this
+    /// machine is a large one, and takes as long here once more: sizes tell little.
     pub fn is_late_for_home(&self, job: JobId, now: Instant) -> bool {
         let Some(job) = self.jobs.get(&job) else {
             return false;
@@ -20,12 +21,18 @@ impl Scheduler {
         let Some(newest) = job.attempts.iter().map(|attempt| attempt.since).max() else {
             return since(job.arrived) >= WAITS_AT_MOST;
         };
-        let at_home = self.pace_at_home().map(|pace| pace * job.cost());
-        at_home.is_some_and(|seconds| {
-            let late =
-                Duration::from_secs_f64((seconds * LATE_FOR_HOME).min(LONGEST.as_secs_f64()));
-            since(newest) >= late.max(LATE_FOR_HOME_AT_LEAST)
-        })
+        let Some(home) = self.pace_at_home() else {
+            return false;
+        };
+        let late = (home * job.cost() * LATE_FOR_HOME).min(LONGEST.as_secs_f64());
+        let late = Duration::from_secs_f64(late).max(LATE_FOR_HOME_AT_LEAST);
+        let outdone = |attempt: &Attempt| {
+            let worker = self.workers.get(&attempt.on);
+            let pace = worker.and_then(|worker| worker.standing.proven_pace());
+            pace.is_none_or(|pace| pace >= home * OUTDONE)
+                || self.is_stuck(*attempt, job.cost(), now)
+        };
+        since(newest) >= late && job.attempts.iter().all(outdone)
     }
 
     /// The job goes home because it is late: that counts as a measurement of those who have it.
@@ -71,8 +78,10 @@ impl Scheduler {
 
 /// An idle machine takes back what nobody has begun for so long, …
 pub(super) const WAITS_AT_MOST: Duration = Duration::from_millis(500);
-/// … and what takes this many times as long as it would at home: what was done elsewhere is lost, and sizes tell little.
+/// … and what has taken this many times as long as it would at home, …
 const LATE_FOR_HOME: f64 = 4.0;
+/// … from a worker that takes longer than that and then the time at home: from any other nothing would be won.
+const OUTDONE: f64 = LATE_FOR_HOME + 1.0;
 const LATE_FOR_HOME_AT_LEAST: Duration = Duration::from_secs(2);
 /// A worker that is worth less than this part of one of the primary's cores: its last job would cost more than all it did.
 const NEGLIGIBLE: f64 = 0.25;

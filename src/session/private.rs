@@ -5,6 +5,8 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -56,10 +58,22 @@ impl PrivateDir {
 
 impl Drop for PrivateDir {
     fn drop(&mut self) {
-        // What cannot be removed now is tried again by the next start in this session.
-        drop(fs::remove_dir_all(&self.path));
+        // A compiler that is just being asked may still write there. What cannot be removed now is removed by the next start in this
+        // session.
+        for _ in 0..REMOVALS {
+            match fs::remove_dir_all(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    thread::sleep(BETWEEN_REMOVALS);
+                }
+                Ok(()) | Err(_) => return,
+            }
+        }
     }
 }
+
+/// A second in all.
+const REMOVALS: u32 = 50;
+const BETWEEN_REMOVALS: Duration = Duration::from_millis(20);
 
 /// Removes the directories that nobody holds.
 fn sweep(session: &Path) {

@@ -23,6 +23,9 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// What a call may print. gcc's specs are 8 KB, the longest `-###` 5 KB.
 const LONGEST_OUTPUT: usize = 1 << 20;
 
+/// clang prints its answers in 1,600 pieces, and for each of them somebody would be woken.
+const GATHER: Duration = Duration::from_micros(500);
+
 /// How a call ended.
 #[derive(Debug)]
 pub(super) struct Ended {
@@ -119,6 +122,7 @@ fn read_until_end(mut output: PipeReader, ends: Instant) -> Result<String, Stop>
     let mut chunk = [0; 8192];
     loop {
         await_readable(&output, ends)?;
+        thread::sleep(GATHER);
         match output.read(&mut chunk)? {
             0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
             length => text.extend_from_slice(&chunk[..length]),

@@ -16,6 +16,7 @@ use super::kept::Kept;
 use super::layout::State;
 use super::makes::Makes;
 use super::outcome::Tally;
+use super::pace::Outlook;
 use super::permits::Permits;
 use super::processes::Processes;
 use super::record::Said;
@@ -265,9 +266,8 @@ impl Desk {
         self.bell.rung().await;
     }
 
-    /// Moves tokens, hands jobs back, looks around. Returns whether all was dealt out that there is: room is believed only after
-    /// some looks.
-    pub(super) fn handle_tick(&mut self, now: Instant) -> bool {
+    /// Moves tokens, hands jobs back, looks around.
+    pub(super) fn handle_tick(&mut self, now: Instant) -> Outlook {
         self.makes.reap();
         let holders = self.makes.settle();
         if is_due(&mut self.memory_seen, now, MEMORY_EVERY) {
@@ -284,7 +284,11 @@ impl Desk {
         self.makes.deal(&holders, believed);
         self.find_lost_tokens(&holders, now);
         self.flush();
-        believed == room && !self.home.is_settling()
+        match holders.len() {
+            _ if believed != room || self.home.is_settling() => Outlook::Changing,
+            0 | 1 => Outlook::Still,
+            _ => Outlook::Shared,
+        }
     }
 
     fn limits(&mut self, now: Instant) -> Limits {

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -234,8 +235,11 @@ impl Session {
     ) -> io::Result<ExitStatus> {
         let mut pace = Pace::new(now());
         let mut open = true;
+        let mut tick = pin!(tokio::time::sleep_until(pace.due().into()));
         loop {
-            let tick = tokio::time::sleep_until(pace.due().into());
+            if tick.deadline() != pace.due().into() {
+                tick.as_mut().reset(pace.due().into());
+            }
             // What was said before a tick counts in it.
             let happened = tokio::select! { biased;
                 status = wrapped.wait() => Happened::Ended(status),
@@ -243,7 +247,7 @@ impl Session {
                 said = self.recorder.hear() => Happened::Said(said),
                 update = updates.recv(), if open => Happened::Update(update),
                 () = self.desk.returned() => Happened::Returned,
-                () = tick => Happened::Tick,
+                () = &mut tick => Happened::Tick,
             };
             if happened.stirs(&self.desk) {
                 pace.handle_stir(now());
@@ -256,8 +260,8 @@ impl Session {
                 Happened::Signal(signal) => wrapped.handle_signal(signal),
                 Happened::Returned => {}
                 Happened::Tick => {
-                    let settled = self.desk.handle_tick(now());
-                    pace.handle_tick(settled, now());
+                    let outlook = self.desk.handle_tick(now());
+                    pace.handle_tick(outlook, now());
                 }
             }
         }

@@ -494,8 +494,8 @@ const INCLUDED: f64 = 0.125;
 const LONGEST: Duration = Duration::from_secs(600);
 /// A job rather waits this long than goes home.
 const SHORT_BENCH: Duration = Duration::from_secs(1);
-/// How often late jobs are looked for.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often late jobs are looked for: none is before half a second.
+const LOOK: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {

@@ -128,6 +128,9 @@ pub struct JobRecord {
     pub compiler: Compiler,
     /// The source file, if one was recognised.
     pub source: Option<String>,
+    /// Its length, without what it includes, if the build told it.
+    #[serde(default)]
+    pub source_bytes: Option<u64>,
     /// The worker that answered; `None` when nobody did and the client compiled locally.
     pub worker: Option<String>,
     /// What became of it.

@@ -139,8 +139,12 @@ impl Desk {
                 self.tally.handle_cache_missed(&seen);
                 self.note_compile(seen, now);
             }
-            Said::Kept { pid, permit } => {
-                self.kept.handle_begin(pid, permit, now);
+            Said::Kept {
+                pid,
+                permit,
+                source_bytes,
+            } => {
+                self.kept.handle_begin(pid, permit, source_bytes, now);
                 self.home.handle_kept(permit);
             }
             Said::AskedCache { compiler } => {
@@ -158,7 +162,7 @@ impl Desk {
 
     fn note_compile(&mut self, seen: CompileSeen, now: Instant) {
         if seen.route == Route::Distcc {
-            self.home.handle_sent(now);
+            self.home.handle_sent(seen.source_bytes, now);
             if let (Some(source), Some(bytes)) = (&seen.source, seen.source_bytes) {
                 let source = source.clone();
                 self.outbox
@@ -166,6 +170,8 @@ impl Desk {
             }
         }
         self.note_compiler(seen.compiler.clone());
+        // Before the job itself is there.
+        self.flush();
         self.tell(BuildNews::Seen(seen));
     }
 
@@ -242,6 +248,7 @@ impl Desk {
         self.load = load;
         self.handed = None;
         self.state.capacity = load.capacity;
+        self.state.spare_at_most = self.home.spare_at_most(self.state.spare_at_most);
         let away = load.capacity.saturating_add(ahead(load.capacity));
         self.hosts
             .set_ceiling(self.state.local.saturating_add(away))?;
@@ -317,8 +324,8 @@ impl Desk {
 
     /// Lays out permits to compile here.
     fn offer_home(&mut self, holders: &[Holder], now: Instant) {
-        for (permit, took) in self.kept.reap(now) {
-            self.home.handle_compiled(permit, took);
+        for (permit, took, source_bytes) in self.kept.reap(now) {
+            self.home.handle_compiled(permit, took, source_bytes);
             if permit == Permit::Spare {
                 self.tally.spare += took;
             }

@@ -4,7 +4,8 @@
 //! without:
 //!
 //! - **The workers are full and this machine idles.** Then a compile runs here beside the others: a **spare** one, at the
-//!   lowest priority and above the local limit, so that nothing that feeds the workers waits for it.
+//!   lowest priority and above the local limit, so that nothing that feeds the workers waits for it. No long one: it would be the
+//!   last of the build to end.
 //! - **Sending a compile takes this machine longer than compiling it.** Now and then one compile is done here to know: a
 //!   **sample**. When that is the cheaper way, compiles **stay**; from time to time one is sent to see whether it still is.
 //!   So they do while no worker takes any.
@@ -71,6 +72,8 @@ pub struct Home {
     away: Mean,
     samples: Mean,
     spares: Mean,
+    spare_weights: Mean,
+    sources: Sources,
     /// Seconds that samples took.
     spent: f64,
     began: Option<Instant>,
@@ -82,8 +85,11 @@ pub struct Home {
 }
 
 impl Home {
-    /// A compile goes to distcc.
-    pub fn handle_sent(&mut self, now: Instant) {
+    /// A compile of a source of this length goes to distcc.
+    pub fn handle_sent(&mut self, source_bytes: Option<u64>, now: Instant) {
+        if let Some(bytes) = source_bytes {
+            self.sources.add(bytes);
+        }
         self.began.get_or_insert(now);
         self.last_sent = Some(now);
     }
@@ -100,11 +106,16 @@ impl Home {
         self.sampling |= permit == Permit::Ordinary;
     }
 
-    /// A compile by permit has ended.
-    pub fn handle_compiled(&mut self, permit: Permit, took: Duration) {
+    /// A compile by permit, of a source of this length, has ended.
+    pub fn handle_compiled(&mut self, permit: Permit, took: Duration, source_bytes: Option<u64>) {
         let seconds = took.as_secs_f64();
         match permit {
-            Permit::Spare => self.spares.add(seconds),
+            Permit::Spare => {
+                self.spares.add(seconds);
+                if let Some(weight) = source_bytes.or(self.sources.mean()).map(weight) {
+                    self.spare_weights.add(weight);
+                }
+            }
             Permit::Ordinary => {
                 self.samples.add(seconds);
                 self.spent += seconds;
@@ -116,8 +127,24 @@ impl Home {
 
     /// How long a compile takes here, once that is known. A spare one takes longer than it would alone.
     pub fn compile_time(&self) -> Option<Duration> {
-        let known = self.samples.known(1).or(self.spares.known(1));
+        let known = self.samples.known(1).or(self.spare_time(1));
         known.map(Duration::from_secs_f64)
+    }
+
+    /// The longest source that a spare compile may have: of usual length, or what it was if that is still about right.
+    pub fn spare_at_most(&self, before: Option<u64>) -> Option<u64> {
+        self.sources.usual(before)
+    }
+
+    /// How long a source of usual length takes, by the spare compiles, whose sources are the short ones.
+    fn spare_time(&self, enough: u32) -> Option<f64> {
+        let seconds = self.spares.known(enough)?;
+        let theirs = self.spare_weights.known(1);
+        let usual = self.sources.mean().map(weight);
+        Some(match (theirs, usual) {
+            (Some(theirs), Some(usual)) => seconds * usual / theirs,
+            _ => seconds,
+        })
     }
 
     /// Sending is what costs.
@@ -184,7 +211,7 @@ impl Home {
         let here = self
             .samples
             .known(ENOUGH_SAMPLES)
-            .or(self.spares.known(ENOUGH_SAMPLES));
+            .or(self.spare_time(ENOUGH_SAMPLES));
         if let (Some(sending), Some(here)) = (sending, here) {
             let margin = if self.stays { 1.0 / MARGIN } else { MARGIN };
             self.stays = sending > here * margin;
@@ -223,6 +250,39 @@ impl Idle {
     }
 }
 
+/// How long sources are, to keep the long ones from a machine that compiles them beside other work.
+#[derive(Debug, Default)]
+struct Sources {
+    total: u64,
+    count: u64,
+}
+
+impl Sources {
+    fn add(&mut self, bytes: u64) {
+        self.total = self.total.saturating_add(bytes);
+        self.count += 1;
+    }
+
+    fn mean(&self) -> Option<u64> {
+        self.total.checked_div(self.count)
+    }
+
+    /// Their mean length once some are known, or what it was if that is still about right: shims read it from a file.
+    fn usual(&self, before: Option<u64>) -> Option<u64> {
+        if self.count < ENOUGH_SOURCES {
+            return before;
+        }
+        let mean = self.mean()?;
+        let near = |before: &u64| mean.abs_diff(*before) <= mean / 5;
+        before.filter(near).or(Some(mean))
+    }
+}
+
+/// What a compile of a source of this length takes beside others.
+fn weight(source_bytes: u64) -> f64 {
+    source_bytes as f64 + INCLUDED
+}
+
 /// An exponentially weighted mean that knows how many values are in it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mean {
@@ -247,6 +307,9 @@ const CLIENT: Duration = Duration::from_millis(5);
 /// A source takes ten times as long as another, so no single one decides.
 const NEWEST: f64 = 0.1;
 const ENOUGH_SENT: u32 = 8;
+const ENOUGH_SOURCES: u64 = 8;
+/// What a compile takes besides its source, in bytes of source: what it includes.
+const INCLUDED: f64 = 20_000.0;
 const ENOUGH_SAMPLES: u32 = 3;
 /// Of this machine's time; a large source then has none after it for a while.
 const SAMPLES_SHARE: f64 = 0.02;
@@ -334,7 +397,7 @@ mod tests {
     #[test]
     fn compiles_stay_when_sending_costs_more_and_go_again_when_it_no_longer_does() {
         let (mut home, start) = (Home::default(), epoch());
-        home.handle_sent(start);
+        home.handle_sent(None, start);
         send(&mut home, ENOUGH_SENT, 100, 50);
         let away = |now| moment(now, 1, 0, 8, 8);
         let mut now = start;
@@ -343,11 +406,11 @@ mod tests {
             assert_eq!(home.offer(&away(now)), Offer::ordinary(1), "a sample");
             home.handle_kept(Permit::Ordinary);
             assert_eq!(home.offer(&away(now)).count, 0, "one at a time");
-            home.handle_compiled(Permit::Ordinary, ms(60));
+            home.handle_compiled(Permit::Ordinary, ms(60), None);
         }
         assert!(home.stays());
         assert_eq!(home.verdict(), Some((ms(105), ms(60))));
-        home.handle_sent(now);
+        home.handle_sent(None, now);
         assert_eq!(home.offer(&away(now)), Offer::ordinary(4));
         let crowded = Moment {
             kept: 4,
@@ -363,25 +426,51 @@ mod tests {
     #[test]
     fn samples_take_no_more_than_their_share_and_none_where_workers_compile_in_earnest() {
         let (mut home, start) = (Home::default(), epoch());
-        home.handle_sent(start);
+        home.handle_sent(None, start);
         send(&mut home, ENOUGH_SENT, 100, 500);
         assert_eq!(home.offer(&moment(start, 1, 0, 8, 8)).count, 0);
 
         let mut home = Home::default();
-        home.handle_sent(start);
+        home.handle_sent(None, start);
         send(&mut home, ENOUGH_SENT, 100, 100);
         let (mut samples, mut now) = (0, start);
         for _ in 0..10_000 {
             now += ms(10);
             if home.offer(&moment(now, 1, 0, 8, 8)) == Offer::ordinary(1) {
                 home.handle_kept(Permit::Ordinary);
-                home.handle_compiled(Permit::Ordinary, ms(1_000));
+                home.handle_compiled(Permit::Ordinary, ms(1_000), None);
                 samples += 1;
             }
         }
         // 100 s on two cores: 4 s of samples, and the first that was not yet known.
         assert_eq!(samples, 5);
         assert!(!home.stays());
+    }
+
+    #[test]
+    fn what_spare_compiles_take_counts_by_the_length_of_their_sources() {
+        let (mut home, start) = (Home::default(), epoch());
+        home.handle_sent(Some(180_000), start);
+        home.handle_compiled(Permit::Spare, ms(100), Some(20_000));
+        let usual = home.compile_time().unwrap();
+        assert_eq!(usual, ms(500), "200 KB with what they include, not 40");
+        home.handle_compiled(Permit::Spare, ms(100), None);
+        assert!(home.compile_time().unwrap() < usual);
+    }
+
+    #[test]
+    fn the_usual_length_of_sources_changes_only_when_it_is_no_longer_about_right() {
+        let mut sources = Sources::default();
+        for _ in 1..ENOUGH_SOURCES {
+            sources.add(1_000);
+        }
+        assert_eq!(sources.usual(None), None);
+        sources.add(1_000);
+        assert_eq!(sources.usual(None), Some(1_000));
+        sources.add(2_000);
+        assert_eq!(sources.usual(Some(1_000)), Some(1_000));
+        sources.add(9_000);
+        assert_eq!(sources.usual(Some(1_000)), Some(1_900));
     }
 
     #[test]

@@ -16,6 +16,7 @@ struct Compile {
     pid: u32,
     pulse: Pulse,
     permit: Permit,
+    source_bytes: Option<u64>,
     since: Instant,
     /// Since when it is stopped.
     stopped: Option<Instant>,
@@ -26,22 +27,29 @@ struct Compile {
 const RESTS_AT_MOST: Duration = Duration::from_secs(5);
 
 impl Kept {
-    pub(super) fn handle_begin(&mut self, pid: u32, permit: Permit, now: Instant) {
+    pub(super) fn handle_begin(
+        &mut self,
+        pid: u32,
+        permit: Permit,
+        source_bytes: Option<u64>,
+        now: Instant,
+    ) {
         self.0.push(Compile {
             pid,
             pulse: Pulse::of(pid),
             permit,
+            source_bytes,
             since: now,
             stopped: None,
             rested: Duration::ZERO,
         });
     }
 
-    /// Forgets those that have ended, and tells how long they took.
-    pub(super) fn reap(&mut self, now: Instant) -> Vec<(Permit, Duration)> {
+    /// Forgets those that have ended, and tells how long they took, and how long their sources were.
+    pub(super) fn reap(&mut self, now: Instant) -> Vec<(Permit, Duration, Option<u64>)> {
         let ended = self.0.extract_if(.., |compile| !compile.pulse.beats());
         ended
-            .map(|compile| (compile.permit, compile.ran(now)))
+            .map(|compile| (compile.permit, compile.ran(now), compile.source_bytes))
             .collect()
     }
 
@@ -125,7 +133,7 @@ mod tests {
             .unwrap();
         let (mut kept, start) = (Kept::default(), Instant::now());
         let at = |ms: u64| start + Duration::from_millis(ms);
-        kept.handle_begin(driver.id(), Permit::Spare, start);
+        kept.handle_begin(driver.id(), Permit::Spare, None, start);
         kept.let_rest(true, at(0));
         assert!(becomes(driver.id(), 'T'));
         kept.let_rest(false, at(3_000));

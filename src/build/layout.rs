@@ -40,6 +40,9 @@ pub struct State {
     pub local: u32,
     /// Slots of all live workers.
     pub capacity: u32,
+    /// The longest source that a spare compile may have, in bytes: a long one would be the last of the build to end. `None`: any.
+    #[serde(default)]
+    pub spare_at_most: Option<u64>,
     /// Compilers that some live worker is admitted for.
     pub compilers: BTreeSet<Compiler>,
     /// Ask ccache before distcc.

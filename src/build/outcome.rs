@@ -150,6 +150,7 @@ mod tests {
             job: 1,
             compiler: "".into(),
             source: None,
+            source_bytes: None,
             worker: None,
             outcome,
             attempts: 1,

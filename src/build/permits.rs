@@ -77,6 +77,13 @@ pub(super) fn take(build_dir: &Path) -> Option<Permit> {
     }
 }
 
+/// Leaves a permit to the next.
+pub(super) fn put_back(build_dir: &Path, permit: Permit) {
+    if let Ok(mut pipe) = open_quickly(&at(build_dir)) {
+        drop(pipe.write(&[byte(permit)]));
+    }
+}
+
 fn byte(permit: Permit) -> u8 {
     match permit {
         Permit::Ordinary => b'o',
@@ -108,6 +115,9 @@ mod tests {
         permits.offer(offer(Permit::Spare, 2));
         assert_eq!(take(dir.path()), Some(Permit::Spare));
         assert_eq!(permits.spare(), 1);
+        put_back(dir.path(), Permit::Spare);
+        assert_eq!(permits.spare(), 2);
+        assert_eq!(take(dir.path()), Some(Permit::Spare));
         permits.offer(offer(Permit::Ordinary, 1));
         assert_eq!(permits.spare(), 0);
         assert_eq!(take(dir.path()), Some(Permit::Ordinary));

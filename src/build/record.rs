@@ -31,6 +31,8 @@ pub(super) enum Said {
         pid: u32,
         /// How it runs.
         permit: Permit,
+        /// The length of its source, if that is known.
+        source_bytes: Option<u64>,
     },
     /// A make begins, with pipes of its own.
     Make(MakeBegan),

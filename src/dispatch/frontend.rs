@@ -249,20 +249,22 @@ impl Desk {
     }
 
     async fn run(self, client: TcpStream, request: Request, prepared: Duration) {
-        let (id, orders) = {
+        let (id, orders, source_bytes) = {
             let mut state = lock(&self.shared.state);
             let wish = self.wish.as_ref();
             let arguments = request.parser.arguments();
             let source = arguments.source();
+            let source_bytes = source.and_then(|name| state.sent(self.build, &name));
             let spec = JobSpec {
                 compiler: arguments.compiler(),
                 preferred: wish.and_then(|name| state.peer_named(name)),
                 bytes: request.len(),
-                source_bytes: source.and_then(|name| state.sent(self.build, &name)),
+                source_bytes,
             };
-            state.handle_job(self.build, spec, now())
+            let (id, orders) = state.handle_job(self.build, spec, now());
+            (id, orders, source_bytes)
         };
-        let job = Job::new(self.shared.clone(), id, request, prepared);
+        let job = Job::new(self.shared.clone(), id, request, source_bytes, prepared);
         let record = job.run(client, orders).await;
         lock(&self.shared.state).record(self.build, record);
     }

@@ -55,12 +55,14 @@ impl Job {
         shared: Arc<Shared>,
         id: JobId,
         request: Request,
+        source_bytes: Option<u64>,
         prepared: Duration,
     ) -> Self {
         let record = JobRecord {
             job: id.0,
             compiler: request.parser.arguments().compiler(),
             source: request.parser.arguments().source(),
+            source_bytes,
             worker: None,
             outcome: JobOutcome::Cancelled,
             attempts: 0,

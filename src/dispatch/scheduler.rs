@@ -459,7 +459,7 @@ impl Worker {
 }
 
 impl Job {
-    /// How long it takes beside others, counted in bytes of source. What is included is mostly declarations: over the 284 compiles of
+    /// How long it takes beside others, counted in bytes of source. What is included is mostly declarations: over the 331 compiles of
     /// redis, jemalloc and cppcheck the source's own length tells more of the time (correlation 0.88 to 0.91) than the request's
     /// (0.50 to 0.64), and most tells this sum (0.84 to 0.92).
     fn cost(&self) -> f64 {

@@ -197,6 +197,7 @@ pub(super) mod tests {
             job: 1,
             compiler: "gcc".into(),
             source: None,
+            source_bytes: None,
             worker: Some("attic".into()),
             outcome,
             attempts,

@@ -27,18 +27,15 @@ pub(super) fn compile(named: &Path, args: Vec<OsString>, place: Option<&Place>) 
     if state.ccache && is_compile {
         say(&place.dir, &cached(seen.clone()));
         let remote = seen.route == Route::Distcc;
-        if let (true, Some(source)) = (remote, &seen.source) {
-            seen.source_bytes = std::fs::metadata(source).ok().map(|file| file.len());
-        }
         // Only a missing ccache lets this return; then the compile goes on without it.
         let _ = ccache(&real, &args, remote, place).exec();
         if remote {
-            stay_if_permitted(&mut seen, place);
+            stay_if_permitted(&mut seen, &state, place);
             seen.spent_us = spent_us();
             say(&place.dir, &Said::CacheMissed(seen.clone()));
         }
     } else {
-        stay_if_permitted(&mut seen, place);
+        stay_if_permitted(&mut seen, &state, place);
         seen.spent_us = spent_us();
         say(&place.dir, &Said::Compile(seen.clone()));
     }
@@ -56,7 +53,7 @@ pub(super) fn after_cache(named: &Path, args: Vec<OsString>, place: &Place) -> !
     };
     let state = State::read(&place.dir);
     let mut seen = judge(&real, &words, &state);
-    stay_if_permitted(&mut seen, place);
+    stay_if_permitted(&mut seen, &state, place);
     let remote = seen.route == Route::Distcc;
     seen.spent_us = spent_us();
     // Without --ccache the build called it by itself, and nothing was said before.
@@ -87,10 +84,12 @@ fn judge(real: &Path, words: &[String], state: &State) -> CompileSeen {
             (Route::Local(reason), Some(source))
         }
     };
+    let sent = source.as_ref().filter(|_| route == Route::Distcc);
+    let source_bytes = sent.and_then(|source| Some(std::fs::metadata(source).ok()?.len()));
     CompileSeen {
         compiler,
         source,
-        source_bytes: None,
+        source_bytes,
         route,
         spent_us: 0,
     }
@@ -102,13 +101,17 @@ fn spent_us() -> u64 {
 }
 
 /// Where this machine has room for a compile that a worker could do.
-fn stay_if_permitted(seen: &mut CompileSeen, place: &Place) {
+fn stay_if_permitted(seen: &mut CompileSeen, state: &State, place: &Place) {
     if seen.route != Route::Distcc {
         return;
     }
     let Some(permit) = permits::take(&place.dir) else {
         return;
     };
+    let most = state.spare_at_most.unwrap_or(u64::MAX);
+    if permit == Permit::Spare && seen.source_bytes.is_some_and(|bytes| bytes > most) {
+        return permits::put_back(&place.dir, permit);
+    }
     let reason = match permit {
         Permit::Ordinary => "quicker here than at a worker, or to see whether it is",
         Permit::Spare => "the workers were busy and this machine was not",
@@ -119,7 +122,13 @@ fn stay_if_permitted(seen: &mut CompileSeen, place: &Place) {
         let _ = rustix::process::nice(LOWEST);
     }
     let pid = std::process::id();
-    say(&place.dir, &Said::Kept { pid, permit });
+    let source_bytes = seen.source_bytes;
+    let kept = Said::Kept {
+        pid,
+        permit,
+        source_bytes,
+    };
+    say(&place.dir, &kept);
 }
 
 /// More than there are steps: the system takes it for the last one.

@@ -1,7 +1,7 @@
 //! The shim alone.
 //!
-//! A build starts it thousands of times, under the names of compilers and tools. The whole program would do, but to start it
-//! takes three times the CPU: its loader has a thousand pages of addresses to correct.
+//! A build starts it thousands of times, under the names of compilers and tools. The whole program would do, but takes
+//! 1.2 ms of CPU for it instead of 0.75: its loader has 17,000 addresses to correct.
 
 use std::process::ExitCode;
 

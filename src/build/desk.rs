@@ -29,10 +29,8 @@ use crate::machine::memory::{affordable, available_kib};
 
 /// Memory does not vanish faster than compilers allocate it.
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
-/// Looking at all processes takes milliseconds. Four looks find a lost token: that is to take less than 5 s.
+/// Looking at all processes takes milliseconds.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// … and when nothing is suspicious: a look at all processes costs 2 ms of CPU, and kills are rare.
-const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(8);
 /// Stranded jobs and no token to count by: quick, for machines stand idle.
 const LOOK_WHEN_STRANDED: Duration = Duration::from_millis(250);
 /// Means change slowly.
@@ -56,8 +54,6 @@ pub(super) struct Desk {
     /// The local limit that memory allows.
     limit: u32,
     memory_seen: Option<Instant>,
-    looked: Option<Instant>,
-    look_after: Duration,
     looked_here: Option<Instant>,
     looked_idle: Option<Instant>,
     told_pace: Option<Instant>,
@@ -99,8 +95,6 @@ impl Desk {
             limit: state.local,
             state,
             memory_seen: None,
-            looked: None,
-            look_after: LOOK_EVERY,
             looked_here: None,
             looked_idle: None,
             told_pace: None,
@@ -289,7 +283,7 @@ impl Desk {
         let room = room(&holders, self.limits(now));
         let believed = self.steady.handle_tick(room, self.load);
         self.makes.deal(&holders, believed);
-        self.find_lost_tokens(&holders, now);
+        self.makes.find_lost(&holders, now);
         self.flush();
         match holders.len() {
             _ if believed != room || self.home.is_settling() => Outlook::Changing,
@@ -441,20 +435,6 @@ impl Desk {
         }
         is_due(&mut self.looked_here, now, LOOK_WHEN_STRANDED)
             .then(|| Processes::now().leaves(self.root, "distcc"))
-    }
-
-    fn find_lost_tokens(&mut self, holders: &[Holder], now: Instant) {
-        let held = holders.iter().any(|holder| holder.held > 0);
-        if held && is_due(&mut self.looked, now, self.look_after) {
-            let lost = self.makes.handle_look(holders, &Processes::now());
-            if lost > 0 {
-                tracing::info!(lost, "tokens of a killed make are granted again");
-            }
-            self.look_after = match self.makes.suspects_loss() {
-                true => LOOK_EVERY,
-                false => (self.look_after * 2).min(LOOK_AT_LEAST_EVERY),
-            };
-        }
     }
 
     fn flush(&mut self) {

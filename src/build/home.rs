@@ -115,9 +115,8 @@ impl Home {
             Permit::Spare => {
                 self.spares.add(seconds);
                 self.spared += seconds;
-                if let Some(weight) = source_bytes.or(self.sources.mean()).map(weight) {
-                    self.spare_weights.add(weight);
-                }
+                let source_bytes = source_bytes.unwrap_or(self.sources.mean());
+                self.spare_weights.add(weight(source_bytes));
             }
             Permit::Ordinary => {
                 self.samples.add(seconds);
@@ -141,14 +140,9 @@ impl Home {
 
     /// How long a source of usual length takes, by the spare compiles, whose sources are the short ones.
     fn spare_time(&self) -> Option<f64> {
-        let known = self.spares.known(ENOUGH_SAMPLES);
-        let seconds = known.filter(|_| self.spared >= ENOUGH_SPARED)?;
-        let theirs = self.spare_weights.known(1);
-        let usual = self.sources.mean().map(weight);
-        Some(match (theirs, usual) {
-            (Some(theirs), Some(usual)) => seconds * usual / theirs,
-            _ => seconds,
-        })
+        let seconds = self.spares.known(ENOUGH_SAMPLES)?;
+        let usual = weight(self.sources.mean()) / self.spare_weights.value;
+        (self.spared >= ENOUGH_SPARED).then_some(seconds * usual)
     }
 
     /// Sending is what costs.
@@ -264,8 +258,9 @@ impl Sources {
         self.count += 1;
     }
 
-    fn mean(&self) -> Option<u64> {
-        self.total.checked_div(self.count)
+    /// Zero before the first.
+    fn mean(&self) -> u64 {
+        self.total / self.count.max(1)
     }
 
     /// Their mean length once some are known, or what it was if that is still about right: shims read it from a file.
@@ -273,13 +268,14 @@ impl Sources {
         if self.count < ENOUGH_SOURCES {
             return before;
         }
-        let mean = self.mean()?;
+        let mean = self.mean();
         let near = |before: &u64| mean.abs_diff(*before) <= mean / 5;
         before.filter(near).or(Some(mean))
     }
 }
 
-/// What a compile of a source of this length takes beside others.
+/// What a compile of a source of this length takes beside others. Dispatch's guess is better, for it sees the request, too; a spare
+/// compile makes none.
 fn weight(source_bytes: u64) -> f64 {
     source_bytes as f64 + INCLUDED
 }

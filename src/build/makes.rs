@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::bell::{Bell, Rope};
 use super::broker::{Holder, LossWatch, deal};
@@ -13,12 +14,19 @@ use super::record::MakeBegan;
 
 /// Tokens moved by one call; more wait for the next tick.
 const BATCH: usize = 512;
+/// While something is odd: four such looks find a lost token.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A look at all processes takes 2 ms of CPU, and kills are rare: so a lost token is found within 11 s.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(8);
 
 /// All makes of one build.
 #[derive(Debug, Default)]
 pub(super) struct Makes {
     running: Vec<Make>,
     returned: u32,
+    /// When lost tokens are looked for next, and how long after the last look that is.
+    look_due: Option<Instant>,
+    look_after: Duration,
 }
 
 #[derive(Debug)]
@@ -106,8 +114,25 @@ impl Makes {
         }
     }
 
-    /// Looks for tokens whose sub-make was killed; returns how many were found and are granted again.
-    pub(super) fn handle_look(&mut self, holders: &[Holder], processes: &Processes) -> u32 {
+    /// Looks for tokens whose sub-make was killed, when that is due, and grants them again.
+    pub(super) fn find_lost(&mut self, holders: &[Holder], now: Instant) {
+        let held = holders.iter().any(|holder| holder.held > 0);
+        if !held || self.look_due.is_some_and(|due| now < due) {
+            return;
+        }
+        let lost = self.handle_look(holders, &Processes::now());
+        if lost > 0 {
+            tracing::info!(lost, "tokens of a killed make are granted again");
+        }
+        self.look_after = match self.running.iter().any(|make| make.loss.suspects()) {
+            true => LOOK_EVERY,
+            false => (self.look_after * 2).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY),
+        };
+        self.look_due = Some(now + self.look_after);
+    }
+
+    /// A look; returns how many tokens were lost.
+    fn handle_look(&mut self, holders: &[Holder], processes: &Processes) -> u32 {
         let makes = self.running.iter_mut().zip(holders);
         let looked = makes.map(|(make, holder)| {
             let leaves = processes.leaves(make.pid, "");
@@ -116,11 +141,6 @@ impl Makes {
             lost
         });
         looked.sum()
-    }
-
-    /// Whether the last look missed tokens.
-    pub(super) fn suspects_loss(&self) -> bool {
-        self.running.iter().any(|make| make.loss.suspects())
     }
 }
 
@@ -244,7 +264,7 @@ mod tests {
         #[cfg(not(target_os = "linux"))]
         other.wait().unwrap();
         let tries = (0..100).find(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
             tick(&mut makes).len() == 1
         });
         other.wait().unwrap();

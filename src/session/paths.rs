@@ -227,7 +227,7 @@ fn private_dir(path: &Path) -> Result<(), PathError> {
 /// What a socket's address may have: 104 bytes with the final zero on macOS, 108 on Linux (`sockaddr_un`).
 const MAX_SOCKET: usize = 103;
 
-/// The longest socket below a session: that of a build's private directory, `/own-build-XXXXXX/b/record.sock`.
+/// The longest socket below a session: that of a build's private directory, `/own-build-` and six letters, `/b/record.sock`.
 const SOCKET_NAME: usize = 32;
 
 #[cfg(test)]

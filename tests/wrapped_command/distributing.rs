@@ -64,9 +64,9 @@ async fn every_way_to_call_make_distributes_within_its_limits() {
             38,
         ),
     ] {
-        let stage = mixed(12, 4);
+        let stage = mixed(60, 4);
         let told = worker.build(stage.sh(call)).await;
-        assert_eq!((told.outcome.exit, told.outcome.remote), (0, 12), "{call}");
+        assert_eq!((told.outcome.exit, told.outcome.remote), (0, 60), "{call}");
         assert!(
             stage.most("locals") <= 2,
             "{call}: {}",
@@ -80,10 +80,10 @@ async fn every_way_to_call_make_distributes_within_its_limits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_with_room_for_one_job_still_feeds_its_worker() {
     let worker = Worker::start(4).await;
-    let mut stage = mixed(24, 0);
+    let mut stage = mixed(60, 0);
     stage.options.local_slots = 1;
     let told = worker.build(stage.sh("make -j")).await;
-    assert_eq!((told.outcome.exit, told.outcome.remote), (0, 24));
+    assert_eq!((told.outcome.exit, told.outcome.remote), (0, 60));
     assert!(
         (2..=37).contains(&stage.most("jobs")),
         "{}",
@@ -109,11 +109,11 @@ async fn a_make_that_keeps_going_builds_the_rest_at_the_worker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_make_that_executes_itself_again_after_rebuilding_a_makefile_still_feeds_its_worker() {
     let worker = Worker::start(4).await;
-    let mut stage = mixed(24, 0);
+    let mut stage = mixed(60, 0);
     stage.options.local_slots = 1;
     let script = "printf 'include Makefile\\ninclude made\\nmade:\\n\\ttouch made\\n' > again.mk; make -j -f again.mk";
     let told = worker.build(stage.sh(script)).await;
-    assert_eq!((told.outcome.exit, told.outcome.remote), (0, 24));
+    assert_eq!((told.outcome.exit, told.outcome.remote), (0, 60));
     assert!(
         (2..=37).contains(&stage.most("jobs")),
         "{}",

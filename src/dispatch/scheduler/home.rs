@@ -12,7 +12,7 @@ impl Scheduler {
     }
 
     /// Whether a job's own machine, which is idle, would have done it long ago. A job that takes long at a worker as fast as this
-    /// machine is a large one, and takes as long here once more: sizes tell little.
+    /// machine is a long one, and would take as long here once more.
     pub fn is_late_for_home(&self, job: JobId, now: Instant) -> bool {
         let Some(job) = self.jobs.get(&job) else {
             return false;

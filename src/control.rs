@@ -144,7 +144,7 @@ async fn standing_desk(primary: PrimaryHandle, hosts: watch::Sender<Hosts>) {
     while let Some(update) = updated.recv().await {
         match update {
             BuildUpdate::Hosts { lines, .. } => hosts.send_modify(|hosts| hosts.lines = lines),
-            BuildUpdate::Load(load) => {
+            BuildUpdate::Load { load, .. } => {
                 hosts.send_modify(|hosts| hosts.capacity = load.capacity);
                 if load.stranded > 0 {
                     desk.feedback(BuildFeedback::HandBack { jobs: 1 });

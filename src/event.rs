@@ -192,7 +192,13 @@ pub enum BuildUpdate {
         reason: String,
     },
     /// How busy the workers are.
-    Load(Load),
+    Load {
+        /// What was so.
+        #[serde(flatten)]
+        load: Load,
+        /// When, in nanoseconds of the system's monotonic clock; it may include later jobs.
+        at_ns: u64,
+    },
     /// One of this build's jobs ended.
     Job(JobRecord),
     /// A worker of the session, now.
@@ -236,6 +242,8 @@ pub enum BuildFeedback {
         /// Without what it includes.
         bytes: u64,
     },
+    /// Tell the load again, as it is now: a job's token came back, and the last one may be older.
+    AskLoad,
     /// A compiler was called that was not known before: admit it if possible.
     CompilerSeen {
         /// The primary's.

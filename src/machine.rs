@@ -10,6 +10,7 @@ use sysinfo::{CpuRefreshKind, System};
 
 use quota::{Milli, QuotaFile};
 
+pub mod clock;
 pub mod cpu;
 pub mod memory;
 mod quota;

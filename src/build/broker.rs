@@ -4,7 +4,6 @@
 //! without a token, takes a token for every further one, and returns it when that job ends.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
 
 use crate::event::Load;
 
@@ -115,30 +114,6 @@ pub fn room(holders: &[Holder], limits: Limits) -> u32 {
     room_here.min(room_anywhere.max(limits.ready))
 }
 
-/// Believes in room only after a moment. A job's token comes back within a millisecond of its answer, the load without it
-/// a few milliseconds later: what lies between looks like room for one more job here.
-#[derive(Clone, Debug, Default)]
-pub struct Steady {
-    seen: VecDeque<u32>,
-}
-
-/// With ticks of 5 ms: 10 ms, against dispatch's 3 ms of gathering changes.
-const STEADY_TICKS: usize = 3;
-
-impl Steady {
-    /// This tick's room; returns what was there at each of the last ticks. Without jobs in dispatch nothing lags.
-    pub fn handle_tick(&mut self, room: u32, load: Load) -> u32 {
-        self.seen.push_back(room);
-        while self.seen.len() > STEADY_TICKS {
-            self.seen.pop_front();
-        }
-        match load.in_dispatch {
-            0 => room,
-            _ => self.seen.iter().copied().min().unwrap_or(0),
-        }
-    }
-}
-
 /// How many unread tokens each holder's pipe should have, when there is that much room. A token that its make does not take
 /// is moved to another one or taken back; a token that was taken is its make's until it returns it.
 #[must_use]
@@ -162,51 +137,44 @@ pub fn deal(holders: &[Holder], mut room: u32) -> Vec<u32> {
     dealt
 }
 
-/// Tokens that came back and whose job the load may still count: between the two lies the way of the news. The record of a
-/// job clears one token; a token of a local job has no record and clears itself.
+/// Tokens that came back and whose jobs the newest load may still count.
+///
+/// A job leaves dispatch before its answer does, and so before its token comes back: a load that was made after a token was seen does
+/// not count its job. Until one comes, each such token is in doubt, for its job may have been a local one or one of those in the load.
+/// All moments are nanoseconds of the system's monotonic clock, see [`monotonic_ns`](crate::machine::clock::monotonic_ns).
 #[derive(Clone, Debug, Default)]
 pub struct Returns {
-    doubtful: VecDeque<Instant>,
-    early_records: VecDeque<Instant>,
+    doubtful: VecDeque<(u64, u32)>,
+    asked: bool,
 }
 
-/// The news takes milliseconds, and tens of them on a busy machine.
-const NEWS_TAKES: Duration = Duration::from_millis(60);
-
 impl Returns {
-    /// Tokens came back.
-    pub fn handle_returned(&mut self, tokens: u32, now: Instant) {
-        self.forget(now);
-        for _ in 0..tokens {
-            if self.early_records.pop_front().is_none() {
-                self.doubtful.push_back(now);
-            }
+    /// Tokens came back, and were seen by then.
+    pub fn handle_returned(&mut self, tokens: u32, by_ns: u64) {
+        if tokens > 0 {
+            self.doubtful.push_back((by_ns, tokens));
         }
     }
 
-    /// A job has ended at a worker; its token comes now, or came just before.
-    pub fn handle_record(&mut self, now: Instant) {
-        self.forget(now);
-        if self.doubtful.pop_front().is_none() {
-            self.early_records.push_back(now);
+    /// A load, and since when it is so at the latest.
+    pub fn handle_load(&mut self, load: Load, at_ns: u64) {
+        self.asked = false;
+        // A load without jobs counts none too many.
+        let cleared = |by_ns: u64| load.in_dispatch == 0 || by_ns < at_ns;
+        while self.doubtful.front().is_some_and(|(by, _)| cleared(*by)) {
+            self.doubtful.pop_front();
         }
     }
 
     /// How many tokens are in doubt.
-    pub fn doubtful(&mut self, now: Instant) -> u32 {
-        self.forget(now);
-        u32::try_from(self.doubtful.len()).unwrap_or(u32::MAX)
+    #[must_use]
+    pub fn doubtful(&self) -> u32 {
+        self.doubtful.iter().map(|(_, tokens)| tokens).sum()
     }
 
-    fn forget(&mut self, now: Instant) {
-        for queue in [&mut self.doubtful, &mut self.early_records] {
-            while queue
-                .front()
-                .is_some_and(|at| now.duration_since(*at) >= NEWS_TAKES)
-            {
-                queue.pop_front();
-            }
-        }
+    /// Doubt keeps a job from starting: whether to ask for a load now, which is so once until one comes.
+    pub fn asks(&mut self) -> bool {
+        !std::mem::replace(&mut self.asked, true)
     }
 }
 
@@ -349,29 +317,22 @@ mod tests {
     }
 
     #[test]
-    fn room_that_only_a_late_load_shows_is_not_believed() {
-        let (mut steady, busy) = (Steady::default(), limits(2, 8, 3).load);
-        let believed = [0, 1, 0, 1, 1, 1].map(|room| steady.handle_tick(room, busy));
-        assert_eq!(believed, [0, 0, 0, 0, 0, 1]);
-        assert_eq!(steady.handle_tick(4, Load::default()), 4);
-    }
-
-    #[test]
-    #[expect(clippy::disallowed_methods, reason = "any moment serves as the first")]
-    fn a_token_is_in_doubt_until_its_job_s_record_or_a_moment_later() {
-        let (mut returns, start) = (Returns::default(), Instant::now());
-        let at = |ms: u64| start + Duration::from_millis(ms);
-        returns.handle_returned(2, at(0));
-        returns.handle_record(at(5));
-        assert_eq!((returns.doubtful(at(6)), returns.doubtful(at(60))), (1, 0));
-        returns.handle_record(at(70));
-        returns.handle_returned(1, at(75));
-        assert_eq!(returns.doubtful(at(75)), 0, "its record came first");
+    fn a_token_is_in_doubt_until_a_load_that_was_made_later() {
+        let (mut returns, busy) = (Returns::default(), limits(2, 8, 1).load);
+        returns.handle_returned(1, 10);
+        returns.handle_returned(2, 20);
+        returns.handle_load(busy, 10);
+        assert_eq!(returns.doubtful(), 3, "neither was later");
+        returns.handle_load(busy, 11);
+        assert_eq!((returns.doubtful(), returns.asks()), (2, true));
+        assert!(!returns.asks(), "it was asked for");
         let limits = Limits {
             doubtful: 1,
             ..limits(2, 8, 1)
         };
         assert_eq!(room(&[holder(1, 0)], limits), 0);
+        returns.handle_load(Load::default(), 12);
+        assert_eq!((returns.doubtful(), returns.asks()), (0, true));
     }
 
     #[test]

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::bell::Bell;
-use super::broker::{
-    Holder, Limits, Returns, Steady, ahead, counted_here, here, room, surely_here,
-};
+use super::broker::{Holder, Limits, Returns, ahead, counted_here, here, room, surely_here};
 use super::home::{Home, Idle, Moment, Permit, Sent};
 use super::hosts::Hosts;
 use super::kept::Kept;
@@ -48,7 +46,6 @@ pub(super) struct Desk {
     written: Option<State>,
     makes: Makes,
     bell: Bell,
-    steady: Steady,
     returns: Returns,
     load: Load,
     /// The local limit that memory allows.
@@ -89,7 +86,6 @@ impl Desk {
             written: None,
             makes: Makes::default(),
             bell: Bell::default(),
-            steady: Steady::default(),
             returns: Returns::default(),
             load: Load::default(),
             limit: state.local,
@@ -202,8 +198,8 @@ impl Desk {
                 }
                 self.tell(BuildNews::Refused { compiler, reason });
             }
-            BuildUpdate::Load(load) => self.take_load(load)?,
-            BuildUpdate::Job(job) => self.take_job(job, now),
+            BuildUpdate::Load { load, at_ns } => self.take_load(load, at_ns)?,
+            BuildUpdate::Job(job) => self.take_job(job),
             BuildUpdate::Worker(worker) => {
                 match worker.state {
                     LinkState::Suspect => {
@@ -223,11 +219,7 @@ impl Desk {
         Ok(())
     }
 
-    fn take_job(&mut self, job: JobRecord, now: Instant) {
-        // The others are repeated here, and keep their tokens.
-        if matches!(job.outcome, JobOutcome::Compiled | JobOutcome::Cancelled) {
-            self.returns.handle_record(now);
-        }
+    fn take_job(&mut self, job: JobRecord) {
         if job.outcome == JobOutcome::Compiled {
             self.home.handle_answered(Sent {
                 prepared: job.prepared,
@@ -238,8 +230,9 @@ impl Desk {
         self.tell(BuildNews::Job(job));
     }
 
-    fn take_load(&mut self, load: Load) -> io::Result<()> {
+    fn take_load(&mut self, load: Load, at_ns: u64) -> io::Result<()> {
         self.load = load;
+        self.returns.handle_load(load, at_ns);
         self.handed = None;
         self.state.capacity = load.capacity;
         self.state.spare_at_most = self.home.spare_at_most(self.state.spare_at_most);
@@ -277,22 +270,37 @@ impl Desk {
         }
         self.hand_back(&holders, now);
         self.call_back(&holders, now);
-        let returned = self.makes.take_returned();
-        self.returns.handle_returned(returned, now);
+        let (tokens, by_ns) = self.makes.take_returned();
+        if self.load.in_dispatch > 0 {
+            self.returns.handle_returned(tokens, by_ns);
+        }
         self.offer_home(&holders, now);
-        let room = room(&holders, self.limits(now));
-        let believed = self.steady.handle_tick(room, self.load);
-        self.makes.deal(&holders, believed);
+        let room = self.room(&holders);
+        self.makes.deal(&holders, room);
         self.makes.find_lost(&holders, now);
         self.flush();
         match holders.len() {
-            _ if believed != room || self.home.is_settling() => Outlook::Changing,
+            _ if self.home.is_settling() => Outlook::Changing,
             0 | 1 => Outlook::Still,
             _ => Outlook::Shared,
         }
     }
 
-    fn limits(&mut self, now: Instant) -> Limits {
+    /// How many more jobs may start; asks for the load where an older one lets fewer.
+    fn room(&mut self, holders: &[Holder]) -> u32 {
+        let limits = self.limits();
+        let without_doubt = Limits {
+            doubtful: 0,
+            ..limits
+        };
+        let room_now = room(holders, limits);
+        if room_now < room(holders, without_doubt) && self.returns.asks() {
+            self.outbox.push_back(BuildFeedback::AskLoad);
+        }
+        room_now
+    }
+
+    fn limits(&self) -> Limits {
         // Jobs just handed back run here, but the load does not show it yet.
         let coming = self.handed.map_or(0, |(_, jobs)| jobs);
         let mut load = self.load;
@@ -309,7 +317,7 @@ impl Desk {
             local: self.limit.saturating_sub(coming),
             load,
             ahead,
-            doubtful: self.returns.doubtful(now),
+            doubtful: self.returns.doubtful(),
             spare: self.kept.count(Permit::Spare),
             offered: self.permits.spare(),
             ready: self.permits.ready(),

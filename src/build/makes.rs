@@ -11,6 +11,7 @@ use super::layout::{PipeEnd, open_pipe};
 use super::processes::Processes;
 use super::pulse::Pulse;
 use super::record::MakeBegan;
+use crate::machine::clock::monotonic_ns;
 
 /// Tokens moved by one call; more wait for the next tick.
 const BATCH: usize = 512;
@@ -24,6 +25,8 @@ const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(8);
 pub(super) struct Makes {
     running: Vec<Make>,
     returned: u32,
+    /// When all that had been returned was collected last.
+    settled_ns: u64,
     /// When lost tokens are looked for next, and how long after the last look that is.
     look_due: Option<Instant>,
     look_after: Duration,
@@ -98,12 +101,13 @@ impl Makes {
         let holders = self.running.iter_mut().map(Make::settle).collect();
         let after: u32 = self.running.iter().map(|make| make.out).sum();
         self.returned += before - after;
+        self.settled_ns = monotonic_ns();
         holders
     }
 
-    /// Tokens that came back since this was asked last.
-    pub(super) fn take_returned(&mut self) -> u32 {
-        std::mem::take(&mut self.returned)
+    /// Tokens that came back since this was asked last, and by when.
+    pub(super) fn take_returned(&mut self) -> (u32, u64) {
+        (std::mem::take(&mut self.returned), self.settled_ns)
     }
 
     /// Fills or empties each pipe as the policy says.
@@ -285,7 +289,7 @@ mod tests {
         let _again = begin(&mut makes, dir.path(), std::process::id(), None);
         let holders = tick(&mut makes);
         assert_eq!((holders.len(), holders[0].unread), (1, 3));
-        assert_eq!(makes.take_returned(), 3);
+        assert_eq!(makes.take_returned().0, 3);
     }
 
     #[test]

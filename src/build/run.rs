@@ -271,7 +271,7 @@ impl Session {
     async fn first_words(&mut self, updates: &mut mpsc::Receiver<BuildUpdate>) {
         let all = async {
             while let Some(update) = updates.recv().await {
-                let last = matches!(update, BuildUpdate::Load(_));
+                let last = matches!(update, BuildUpdate::Load { .. });
                 self.update(update);
                 if last {
                     return;

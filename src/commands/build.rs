@@ -258,7 +258,7 @@ impl Watch {
             BuildUpdate::Hosts { .. }
             | BuildUpdate::Admitted { .. }
             | BuildUpdate::Refused { .. }
-            | BuildUpdate::Load(_)
+            | BuildUpdate::Load { .. }
             | BuildUpdate::Worker(_) => self.tally.handle_update(update),
         }
     }

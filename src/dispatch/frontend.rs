@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     event::{BuildFeedback, BuildUpdate, WorkerView},
+    machine::clock::monotonic_ns,
     session::{NodeName, PeerId},
 };
 
@@ -99,6 +100,7 @@ impl Dispatch {
                 queue: queue.local_addr()?.port(),
                 records: Vec::new(),
                 sending: BTreeMap::new(),
+                load_asked: false,
                 changed: changed.clone(),
             };
             state.builds.insert(id, build);
@@ -143,6 +145,7 @@ impl BuildDesk {
             BuildFeedback::Sending { source, bytes } => {
                 lock(&self.shared.state).handle_sending(self.id, source, bytes);
             }
+            BuildFeedback::AskLoad => lock(&self.shared.state).handle_ask_load(self.id),
             // Admission's subject: the role forwards it there.
             BuildFeedback::CompilerSeen { compiler } => tracing::debug!(%compiler, "compiler seen"),
         }
@@ -279,7 +282,9 @@ async fn push_updates(
 ) {
     let mut last = Snapshot::default();
     loop {
-        let new = lock(&shared.state).updates(id, &mut last, now());
+        // A job that has left by now is in no load of now.
+        let at_ns = monotonic_ns();
+        let new = lock(&shared.state).updates(id, &mut last, now(), at_ns);
         for update in new {
             if updates.send(update).await.is_err() {
                 return;

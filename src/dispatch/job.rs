@@ -24,7 +24,7 @@ use crate::{
 
 /// One client and its attempts.
 pub(super) struct Job {
-    _end: JobEnd,
+    end: JobEnd,
     record: JobRecord,
     shared: Arc<Shared>,
     id: JobId,
@@ -74,7 +74,7 @@ impl Job {
             bytes_down: 0,
         };
         Self {
-            _end: JobEnd {
+            end: JobEnd {
                 shared: shared.clone(),
                 id,
             },
@@ -175,6 +175,8 @@ impl Job {
     }
 
     async fn answer(mut self, mut client: TcpStream, response: &Response) -> JobRecord {
+        // First: when the client has ended, no load may count its job.
+        drop(self.end);
         self.record.bytes_down = response.bytes.len();
         // In protocol 3 a client without `-MD` closes before the last body: a broken pipe there is success.
         if let Err(error) = write_spool(&mut client, &response.bytes).await {
@@ -189,6 +191,7 @@ impl Job {
 
     async fn hand_back(mut self, mut client: TcpStream, outcome: JobOutcome) -> JobRecord {
         self.attempts = JoinSet::new();
+        drop(self.end);
         let answer = hand_back_answer(self.request.parser.version());
         if let Err(error) = client.write_all(&answer).await {
             tracing::debug!(job = self.id.0, %error, "the client did not wait for its job");

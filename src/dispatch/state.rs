@@ -73,6 +73,7 @@ pub(super) struct Build {
     pub(super) records: Vec<JobRecord>,
     /// The lengths of sources whose compiles are on their way here.
     pub(super) sending: BTreeMap<String, u64>,
+    pub(super) load_asked: bool,
     pub(super) changed: Arc<Notify>,
 }
 
@@ -209,6 +210,14 @@ impl State {
     /// How soon to look for jobs that take too long.
     pub(super) fn look_again(&self) -> Option<Duration> {
         self.scheduler.look_again()
+    }
+
+    /// The build wants its load, changed or not.
+    pub(super) fn handle_ask_load(&mut self, build: u64) {
+        if let Some(build) = self.builds.get_mut(&build) {
+            build.load_asked = true;
+            build.changed.notify_one();
+        }
     }
 
     /// There is room for so many of the build's stranded jobs; the oldest go first.

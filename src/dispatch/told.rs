@@ -30,6 +30,7 @@ impl State {
         id: u64,
         last: &mut Snapshot,
         now: Instant,
+        at_ns: u64,
     ) -> Vec<BuildUpdate> {
         let mut updates = Vec::new();
         let hosts = Some(self.host_lines(id));
@@ -73,10 +74,12 @@ impl State {
             .get_mut(&id)
             .map(|build| std::mem::take(&mut build.records));
         updates.extend(records.into_iter().flatten().map(BuildUpdate::Job));
-        let load = Some(self.load(id, now));
-        if load != last.load {
-            updates.extend(load.map(BuildUpdate::Load));
-            last.load = load;
+        let load = self.load(id, now);
+        let asked = self.builds.get_mut(&id);
+        let asked = asked.is_some_and(|build| std::mem::take(&mut build.load_asked));
+        if asked || last.load != Some(load) {
+            updates.push(BuildUpdate::Load { load, at_ns });
+            last.load = Some(load);
         }
         updates
     }

@@ -67,11 +67,14 @@ mod tests {
         tally.handle_worker(&worker("cellar", 8, LinkState::Suspect));
         tally.handle_worker(&worker("shed", 8, LinkState::Down));
         tally.handle_job(&job(crate::event::JobOutcome::Compiled, 1));
-        tally.handle_update(&BuildUpdate::Load(Load {
-            capacity: 12,
-            in_dispatch: 14,
-            stranded: 0,
-        }));
+        tally.handle_update(&BuildUpdate::Load {
+            load: Load {
+                capacity: 12,
+                in_dispatch: 14,
+                stranded: 0,
+            },
+            at_ns: 0,
+        });
         assert_eq!(
             tally.progress().to_string(),
             "2 workers, 12 slots · 1 remote, 0 local · 14 running"

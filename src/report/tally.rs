@@ -63,7 +63,7 @@ impl Tally {
         match update {
             BuildUpdate::Job(job) => self.handle_job(job),
             BuildUpdate::Worker(worker) => self.handle_worker(worker),
-            BuildUpdate::Load(load) => self.load = Some(*load),
+            BuildUpdate::Load { load, .. } => self.load = Some(*load),
             BuildUpdate::Hosts { .. }
             | BuildUpdate::Admitted { .. }
             | BuildUpdate::Refused { .. }

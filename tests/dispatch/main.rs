@@ -16,7 +16,8 @@ use std::{
 
 use distmesh::{
     distcc::backoff_shield,
-    event::{BuildFeedback, JobOutcome, LinkState},
+    event::{BuildFeedback, BuildUpdate, JobOutcome, LinkState},
+    machine::clock::monotonic_ns,
     session::PeerId,
 };
 use site::{Site, V3, V3_DONE, fake, read_all};
@@ -34,6 +35,29 @@ async fn a_pump_request_and_its_answer_pass_unchanged() {
     site.worker(1, at, LinkState::Up);
     assert_eq!(read_all(site.client(1, V3).await).await, V3_DONE);
     assert_eq!(seen.recv().await.unwrap(), V3);
+    assert_eq!(site.record().await.outcome, JobOutcome::Compiled);
+}
+
+/// A token comes back after its job's answer: what is told later must not count the job.
+#[tokio::test]
+async fn a_job_leaves_dispatch_before_its_answer_does() {
+    let mut site = Site::new();
+    let object = vec![b'o'; 32 << 20];
+    let length = format!("{:08x}", object.len());
+    let head = b"DONE00000003STAT00000000SERR00000000SOUT00000000DOTO".as_slice();
+    let answer = [head, length.as_bytes(), &object, b"DOTD00000002d\n"].concat();
+    let (at, _seen) = fake(V3.len(), answer.clone(), false).await;
+    site.worker(1, at, LinkState::Up);
+    let client = site.client(1, V3).await;
+    client.readable().await.unwrap();
+    let began_ns = monotonic_ns();
+    site.desk.feedback(BuildFeedback::AskLoad);
+    let in_dispatch = site.find(|update| match update {
+        BuildUpdate::Load { load, at_ns } if at_ns > began_ns => Some(load.in_dispatch),
+        _ => None,
+    });
+    assert_eq!(in_dispatch.await, 0, "most of the answer is still to come");
+    assert_eq!(read_all(client).await, answer);
     assert_eq!(site.record().await.outcome, JobOutcome::Compiled);
 }
 

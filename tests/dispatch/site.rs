@@ -119,7 +119,7 @@ impl Site {
 
     pub(crate) async fn stranded(&mut self, count: u32) {
         self.find(|update| {
-            matches!(update, BuildUpdate::Load(load) if load.stranded == count).then_some(())
+            matches!(update, BuildUpdate::Load { load, .. } if load.stranded == count).then_some(())
         })
         .await;
     }

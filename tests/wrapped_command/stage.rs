@@ -111,7 +111,10 @@ impl Stage {
         let (updates, received) = mpsc::channel(8);
         let (feedback, _feedback) = mpsc::channel(8);
         let (news, heard) = mpsc::unbounded_channel();
-        updates.send(BuildUpdate::Load(load)).await.unwrap();
+        updates
+            .send(BuildUpdate::Load { load, at_ns: 0 })
+            .await
+            .unwrap();
         let outcome = run(options, received, feedback, news).await?;
         Ok(told(outcome, heard))
     }

@@ -208,9 +208,18 @@ fn receive(
         .iter_mut()
         .map(|buffer| IoSliceMut::new(buffer))
         .collect();
-    let count = socket.try_io(Interest::READABLE, || {
-        state.recv(UdpSockRef::from(socket), &mut slices, &mut metas)
-    })?;
+    let mut count = 0;
+    let read = socket.try_io(Interest::READABLE, || {
+        count = state.recv(UdpSockRef::from(socket), &mut slices, &mut metas)?;
+        // Fewer than were asked for: it is empty, and need not be asked again before it wakes this task.
+        match count < FULL {
+            true => Err(io::ErrorKind::WouldBlock.into()),
+            false => Ok(()),
+        }
+    });
+    if count == 0 {
+        return read;
+    }
     for (meta, buffer) in metas.iter().zip(buffers).take(count) {
         let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
         for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
@@ -231,6 +240,13 @@ const KERNEL_BUFFER: usize = 4 << 20;
 
 /// Measured: beyond 8 to 16 segments a call nothing is gained, and a large buffer is charged fourfold on arrival.
 const SEGMENTS: usize = 16;
+
+/// As many batches as one call can read: there may be more.
+const FULL: usize = if BATCHES < quinn_udp::BATCH_SIZE {
+    BATCHES
+} else {
+    quinn_udp::BATCH_SIZE
+};
 
 /// Batches read in one call; each may hold 64 KiB where the kernel joins datagrams.
 const BATCHES: usize = 32;

@@ -12,7 +12,9 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
-    Cluster, scratch, stock,
+    Cluster,
+    runner::Runner,
+    scratch, stock,
     tree::{Objects, Recipe, Tree},
     watch::now,
 };
@@ -42,6 +44,8 @@ type Digests = BTreeMap<PathBuf, BTreeSet<[u8; 32]>>;
 
 const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// A worker that has nothing to do ends in less.
+const GOODBYE: Duration = Duration::from_secs(3);
 
 impl Site {
     pub(crate) fn new(cluster: Cluster, recipe: Recipe) -> Self {
@@ -89,11 +93,19 @@ impl Site {
 
     /// Ends everything on the machines, and these processes with it.
     pub(crate) fn clear(&self, mut servers: Vec<Child>) {
-        let machines = self.cluster.workers.iter().chain([&self.cluster.primary]);
-        for machine in machines {
-            machine.heal();
-            machine.clear();
+        let machines = || self.cluster.workers.iter().chain([&self.cluster.primary]);
+        machines().for_each(Runner::heal);
+        // Asked first: who is killed leaves its directories behind.
+        for server in &servers {
+            // Gone already is as good.
+            let _ = kill_process(Pid::from_child(server), Signal::TERM);
         }
+        let ended = |server: &mut Child| server.try_wait().is_ok_and(|status| status.is_some());
+        let deadline = now() + GOODBYE;
+        while !servers.iter_mut().all(ended) && now() < deadline {
+            sleep(LOOK);
+        }
+        machines().for_each(Runner::clear);
         for server in &mut servers {
             drop(server.wait());
         }

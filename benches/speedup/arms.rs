@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     net::{Ipv4Addr, SocketAddrV4},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     cluster::{
@@ -49,6 +51,9 @@ pub(crate) struct Run {
     pub(crate) wall: f64,
     /// Seconds of CPU that the primary spent meanwhile.
     pub(crate) cpu: Option<f64>,
+    /// Of these, what distmesh says it spent itself, its shims included.
+    #[serde(default)]
+    pub(crate) own: Option<f64>,
     /// Seconds of CPU that all workers spent, their start included.
     pub(crate) workers_cpu: Option<f64>,
     /// When the first object was there, and each further quarter of them, in seconds.
@@ -74,6 +79,13 @@ fn quarters(ages: &[f64]) -> Vec<f64> {
     let last = ages.len().saturating_sub(1);
     let at = |quarter| ages.get(last * quarter / 4).copied();
     (0..=4).filter_map(at).collect()
+}
+
+/// What the report of a build says of distmesh's own CPU.
+fn own_cpu(report: &Path) -> Option<f64> {
+    let text = fs::read_to_string(report.join("report.json")).ok()?;
+    let report: Value = serde_json::from_str(&text).ok()?;
+    report["cpu"]["distmesh_s"].as_f64()
 }
 
 /// How many of the grid's points are measured in earnest: one try does not find the best.
@@ -195,6 +207,7 @@ impl Stage {
             workers: self.workers(),
             wall: made.wall.as_secs_f64(),
             cpu: Some(made.cpu).filter(|cpu| cpu.is_finite()),
+            own: None,
             workers_cpu: Some(self.workers_used() - self.used_before).filter(|cpu| cpu.is_finite()),
             progress: quarters(&self.site.tree.ages()),
             exit: made.code(),
@@ -260,6 +273,9 @@ impl Stage {
         let mut command = mesh.build(cluster, &self.site.tree.at, &what);
         let made = self.site.watch(&mut command, &mesh.log("build"), |_| ());
         self.site.clear(servers);
-        self.told(Arm::Distmesh, None, &made)
+        Run {
+            own: own_cpu(&mesh.report()),
+            ..self.told(Arm::Distmesh, None, &made)
+        }
     }
 }

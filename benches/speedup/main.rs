@@ -196,26 +196,38 @@ fn measure(args: &Args) -> Result<Measured, ExitCode> {
                 let local = n == 0 && args.local_runs.is_none_or(|runs| run < runs);
                 if *arm != Arm::Local || local {
                     stage.run(*arm);
+                    keep(args, &measured(args, &stage));
                 }
             }
         }
     }
     let throttled = stage.site.cluster.throttled();
     println!("\nthrottled periods: {}", throttled.join(", "));
-    Ok(Measured {
-        tree: recipe.package.to_owned(),
+    Ok(measured(args, &stage))
+}
+
+/// What there is so far.
+fn measured(args: &Args, stage: &Stage) -> Measured {
+    let size = args.size();
+    Measured {
+        tree: args.tree.recipe().package.to_owned(),
         cores: size.quota,
         slots: size.slots,
         own_slots: size.own_slots,
-        runs: stage.runs,
-    })
+        runs: stage.runs.clone(),
+    }
+}
+
+/// After every run: what an hour has brought must not be lost with the next run.
+fn keep(args: &Args, measured: &Measured) {
+    if let Some(path) = &args.json {
+        figures::write_json(path, measured);
+    }
 }
 
 /// Into the files that were asked for.
 fn write(args: &Args, measured: &Measured) -> Result<(), String> {
-    if let Some(path) = &args.json {
-        figures::write_json(path, measured);
-    }
+    keep(args, measured);
     let drawn = args.svg.as_ref().map(|path| {
         let text = plot::speedup(&measured.tree, &measured.runs);
         (path, text.map_err(|error| error.to_string()))

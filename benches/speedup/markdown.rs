@@ -42,14 +42,18 @@ fn row(series: &Series, ceilings: Option<&Ceilings>) -> String {
         0 => "",
         _ => ", other bytes in objects",
     };
+    let own = series
+        .own()
+        .map(|own| format!(", {:.1} % distmesh", 100.0 * own));
     format!(
-        "| {} | {}{differs} | {} | {:.1} | {} | {speedup:.2} | {share} | {:.1} |",
+        "| {} | {}{differs} | {} | {:.1} | {} | {speedup:.2} | {share} | {:.1}{} |",
         series.workers,
         means(series),
         series.count(),
         series.wall(),
         series.spread(),
         series.cpu(),
+        own.unwrap_or_default(),
     )
 }
 

@@ -16,6 +16,8 @@ pub(crate) struct Series {
     walls: Vec<f64>,
     /// Seconds of the primary's CPU, in order.
     cpus: Vec<f64>,
+    /// The shares of it that were distmesh's own, in order.
+    owns: Vec<f64>,
     failed: usize,
     wrong: usize,
 }
@@ -33,6 +35,11 @@ impl Series {
             workers: runs[0].workers,
             walls: sorted(runs.iter().map(|run| run.wall).collect()),
             cpus: sorted(runs.iter().filter_map(|run| run.cpu).collect()),
+            owns: sorted(
+                runs.iter()
+                    .filter_map(|run| Some(run.own? / run.cpu?))
+                    .collect(),
+            ),
             failed: runs.iter().filter(|run| run.exit != Some(0)).count(),
             wrong: runs.iter().map(|run| run.wrong.len()).sum(),
         }
@@ -49,6 +56,11 @@ impl Series {
     /// Seconds of the primary's CPU.
     pub(crate) fn cpu(&self) -> f64 {
         median(&self.cpus)
+    }
+
+    /// The share of it that was distmesh's own.
+    pub(crate) fn own(&self) -> Option<f64> {
+        (!self.owns.is_empty()).then(|| median(&self.owns))
     }
 
     pub(crate) fn wrong(&self) -> usize {
@@ -160,6 +172,16 @@ pub(crate) fn tell(runs: &[Run]) -> bool {
             100.0 * speedup / lower,
             series.failed,
             series.wrong,
+        );
+    }
+    for (own, series) in all
+        .iter()
+        .filter_map(|series| Some((series.own()?, series)))
+    {
+        println!(
+            "{} workers: {:.1} % of the primary's CPU is distmesh's own",
+            series.workers,
+            100.0 * own
         );
     }
     if let Some(known) = &ceilings {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::Ipv4Addr,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -77,8 +78,9 @@ impl End {
             .stderr(log)
             .spawn()
             .expect("wireguard-go");
-        until("wireguard-go runs", Duration::from_secs(10), || {
-            control.exists()
+        // Its socket is there before it listens.
+        until("wireguard-go answers", Duration::from_secs(10), || {
+            UnixStream::connect(&control).is_ok()
         });
         let key = dir.join(format!("{interface}.key"));
         fs::write(&key, wg(&["genkey"])).expect("a key file");

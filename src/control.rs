@@ -16,11 +16,15 @@ use tokio::{
         UnixListener, UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{broadcast::error::RecvError, mpsc, watch},
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc, watch,
+    },
 };
 
 use crate::{
-    event::{BuildFeedback, BuildUpdate, WorkerView},
+    dispatch::BuildDesk,
+    event::{BuildFeedback, BuildUpdate, Event, WorkerView},
     machine::cpu,
     primary::PrimaryHandle,
 };
@@ -194,28 +198,89 @@ impl Shared {
         }
     }
 
+    /// Passes on what both say, line by line, until the conversation is over.
     async fn serve_build(
         self,
         mut lines: BufReader<OwnedReadHalf>,
         mut write: OwnedWriteHalf,
     ) -> io::Result<()> {
-        let (updates, mut updated) = mpsc::channel(UPDATES);
-        let desk = self.primary.open_build(updates)?;
-        let primary = self.primary.clone();
-        let mut events = self.primary.events();
-        for incident in self.primary.incidents() {
-            write_line(&mut write, &BuildUpdate::Event(incident)).await?;
-        }
-        for refusal in self.primary.refusals().await.unwrap_or_default() {
-            write_line(&mut write, &BuildUpdate::Event(refusal)).await?;
+        let conversation = Conversation::open(self.primary)?;
+        let (feedback, said) = mpsc::channel(UPDATES);
+        let (update, mut updates) = mpsc::channel(UPDATES);
+        let listen = async move {
+            while let Ok(Some(next)) = read_line(&mut lines).await {
+                if feedback.send(next).await.is_err() {
+                    break;
+                }
+            }
+            drop(feedback);
+            // What is still to be told decides the end.
+            std::future::pending::<()>().await;
+        };
+        let talk = async move {
+            tokio::select! {
+                () = conversation.run(said, update) => {}
+                () = listen => {}
+            }
+        };
+        let speak = async move {
+            while let Some(first) = updates.recv().await {
+                let mut text = line_of(&first)?;
+                while let Ok(next) = updates.try_recv() {
+                    text.extend(line_of(&next)?);
+                }
+                write.write_all(&text).await?;
+            }
+            Ok(())
+        };
+        let ((), spoken) = tokio::join!(talk, speak);
+        spoken
+    }
+}
+
+/// What a session and one of its builds say to each other.
+struct Conversation {
+    primary: PrimaryHandle,
+    desk: BuildDesk,
+    /// What happened before.
+    incidents: Vec<Event>,
+    updated: mpsc::Receiver<BuildUpdate>,
+    events: broadcast::Receiver<Event>,
+}
+
+impl Conversation {
+    fn open(primary: PrimaryHandle) -> io::Result<Self> {
+        let (updates, updated) = mpsc::channel(UPDATES);
+        Ok(Self {
+            desk: primary.open_build(updates)?,
+            incidents: primary.incidents(),
+            events: primary.events(),
+            updated,
+            primary,
+        })
+    }
+
+    /// Until either has ended.
+    async fn run(self, mut said: mpsc::Receiver<BuildFeedback>, tell: mpsc::Sender<BuildUpdate>) {
+        let Self {
+            primary,
+            desk,
+            incidents: mut before,
+            mut updated,
+            mut events,
+        } = self;
+        before.extend(primary.refusals().await.unwrap_or_default());
+        for event in before {
+            if tell.send(BuildUpdate::Event(event)).await.is_err() {
+                return;
+            }
         }
         let listen = async {
-            while let Some(feedback) = read_line::<BuildFeedback>(&mut lines).await? {
+            while let Some(feedback) = said.recv().await {
                 primary.feedback(&desk, feedback).await;
             }
             // The build is over; what its last jobs did is still told.
             tokio::time::sleep(LAST_WORDS).await;
-            Ok::<_, io::Error>(())
         };
         let speak = async {
             loop {
@@ -228,11 +293,13 @@ impl Shared {
                         Err(RecvError::Closed) => None,
                     },
                 };
-                let Some(update) = update else { return Ok(()) };
-                write_line(&mut write, &update).await?;
+                let Some(update) = update else { return };
+                if tell.send(update).await.is_err() {
+                    return;
+                }
             }
         };
-        tokio::select! { ended = listen => ended, ended = speak => ended }
+        tokio::select! { () = listen => {} () = speak => {} }
     }
 }
 
@@ -267,7 +334,16 @@ pub struct BuildLine {
     pub feedback: mpsc::Sender<BuildFeedback>,
 }
 
-/// Opens a desk for one build.
+/// Opens a desk for one build in the primary's own process.
+pub fn open_build_here(primary: PrimaryHandle) -> io::Result<BuildLine> {
+    let conversation = Conversation::open(primary)?;
+    let (update, updates) = mpsc::channel(UPDATES);
+    let (feedback, said) = mpsc::channel(UPDATES);
+    tokio::spawn(conversation.run(said, update));
+    Ok(BuildLine { updates, feedback })
+}
+
+/// Opens a desk for one build in the session of another process.
 pub async fn open_build(socket: &Path) -> io::Result<BuildLine> {
     let (mut lines, mut write) = connect(socket, Request::Build).await?;
     let (update, updates) = mpsc::channel(UPDATES);
@@ -315,9 +391,13 @@ async fn read_line<T: DeserializeOwned>(
 }
 
 async fn write_line<T: Serialize>(write: &mut OwnedWriteHalf, message: &T) -> io::Result<()> {
+    write.write_all(&line_of(message)?).await
+}
+
+fn line_of<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec(message)?;
     text.push(b'\n');
-    write.write_all(&text).await
+    Ok(text)
 }
 
 struct RemoveOnDrop(PathBuf);

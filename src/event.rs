@@ -201,7 +201,7 @@ pub enum BuildUpdate {
     },
     /// One of this build's jobs ended.
     Job(JobRecord),
-    /// A worker of the session, now.
+    /// A worker of the session that came or changed; how many jobs it has answered is told by its status only.
     Worker(WorkerView),
     /// Something happened in the session.
     Event(Event),

@@ -36,12 +36,10 @@ impl Holder {
 pub struct Limits {
     /// Jobs this machine may run at once.
     pub local: u32,
-    /// The workers.
+    /// The workers; jobs whose tokens may have come back are not counted, see [`Returns::lower`].
     pub load: Load,
     /// Jobs that may wait for a worker, ready to go, see [`ahead`].
     pub ahead: u32,
-    /// Tokens that came back from jobs which the load may still count, see [`Returns`].
-    pub doubtful: u32,
     /// Compiles that run here beside the local limit, see [`home`](super::home).
     pub spare: u32,
     /// Permits for more of them that nobody has taken yet.
@@ -102,9 +100,7 @@ const AHEAD_AT_MOST: u32 = 64;
 #[must_use]
 pub fn room(holders: &[Holder], limits: Limits) -> u32 {
     let running: u32 = holders.iter().map(|holder| holder.running()).sum();
-    let doubtful = limits.doubtful.min(limits.load.in_dispatch);
     let here = counted_here(holders, limits.load, limits.local).saturating_sub(limits.spare);
-    let here = here.saturating_add(doubtful);
     let room_here = limits.local.saturating_sub(here);
     let away = limits.load.capacity.saturating_add(limits.ahead);
     let total = limits.local.saturating_add(away);
@@ -140,7 +136,8 @@ pub fn deal(holders: &[Holder], mut room: u32) -> Vec<u32> {
 /// Tokens that came back and whose jobs the newest load may still count.
 ///
 /// A job leaves dispatch before its answer does, and so before its token comes back: a load that was made after a token was seen does
-/// not count its job. Until one comes, each such token is in doubt, for its job may have been a local one or one of those in the load.
+/// not count its job. (Only that of a client which was killed may stay in dispatch for the moment that it takes to see it gone.) Until
+/// one comes, each such token is in doubt, for its job may have been a local one or one of those in the load.
 /// All moments are nanoseconds of the system's monotonic clock, see [`monotonic_ns`](crate::machine::clock::monotonic_ns).
 #[derive(Clone, Debug, Default)]
 pub struct Returns {
@@ -148,31 +145,44 @@ pub struct Returns {
     asked: bool,
 }
 
+/// Where no load comes, tokens of different moments are kept as if all were seen at the last.
+const MOMENTS: usize = 64;
+
 impl Returns {
     /// Tokens came back, and were seen by then.
     pub fn handle_returned(&mut self, tokens: u32, by_ns: u64) {
-        if tokens > 0 {
-            self.doubtful.push_back((by_ns, tokens));
+        if tokens == 0 {
+            return;
         }
+        let before = match self.doubtful.len() < MOMENTS {
+            true => None,
+            false => self.doubtful.pop_back(),
+        };
+        let before = before.map_or(0, |(_, tokens)| tokens);
+        self.doubtful
+            .push_back((by_ns, before.saturating_add(tokens)));
     }
 
-    /// A load, and since when it is so at the latest.
-    pub fn handle_load(&mut self, load: Load, at_ns: u64) {
+    /// A load came that was made then.
+    pub fn handle_load(&mut self, at_ns: u64) {
         self.asked = false;
-        // A load without jobs counts none too many.
-        let cleared = |by_ns: u64| load.in_dispatch == 0 || by_ns < at_ns;
-        while self.doubtful.front().is_some_and(|(by, _)| cleared(*by)) {
+        while self.doubtful.front().is_some_and(|(by, _)| *by < at_ns) {
             self.doubtful.pop_front();
         }
     }
 
-    /// How many tokens are in doubt.
+    /// The load without jobs whose tokens may have come back.
     #[must_use]
-    pub fn doubtful(&self) -> u32 {
-        self.doubtful.iter().map(|(_, tokens)| tokens).sum()
+    pub fn lower(&self, load: Load) -> Load {
+        let doubtful = self.doubtful.iter().map(|(_, tokens)| *tokens);
+        let doubtful = doubtful.fold(0, u32::saturating_add);
+        Load {
+            in_dispatch: load.in_dispatch.saturating_sub(doubtful),
+            ..load
+        }
     }
 
-    /// Doubt keeps a job from starting: whether to ask for a load now, which is so once until one comes.
+    /// Doubt stands in the way: whether to ask for a load now, which is so once until one comes.
     pub fn asks(&mut self) -> bool {
         !std::mem::replace(&mut self.asked, true)
     }
@@ -228,7 +238,6 @@ mod tests {
             local,
             load,
             ahead: 0,
-            doubtful: 0,
             spare: 0,
             offered: 0,
             ready: 0,
@@ -318,21 +327,35 @@ mod tests {
 
     #[test]
     fn a_token_is_in_doubt_until_a_load_that_was_made_later() {
-        let (mut returns, busy) = (Returns::default(), limits(2, 8, 1).load);
+        let (mut returns, load) = (Returns::default(), limits(2, 8, 4).load);
+        let counted = |returns: &Returns| returns.lower(load).in_dispatch;
         returns.handle_returned(1, 10);
         returns.handle_returned(2, 20);
-        returns.handle_load(busy, 10);
-        assert_eq!(returns.doubtful(), 3, "neither was later");
-        returns.handle_load(busy, 11);
-        assert_eq!((returns.doubtful(), returns.asks()), (2, true));
+        returns.handle_load(10);
+        assert_eq!(counted(&returns), 1, "neither was later");
+        returns.handle_load(11);
+        assert_eq!((counted(&returns), returns.asks()), (2, true));
         assert!(!returns.asks(), "it was asked for");
-        let limits = Limits {
-            doubtful: 1,
-            ..limits(2, 8, 1)
+        returns.handle_load(21);
+        assert_eq!((counted(&returns), returns.asks()), (4, true));
+        (0..1_000).for_each(|at| returns.handle_returned(1, at));
+        returns.handle_load(999);
+        assert_eq!(counted(&returns), 0, "the last has not been made up for");
+        returns.handle_load(1_000);
+        assert_eq!(counted(&returns), 4);
+    }
+
+    #[test]
+    fn a_token_in_doubt_takes_room_only_where_its_job_made_any() {
+        let (mut returns, away) = (Returns::default(), limits(2, 8, 3));
+        returns.handle_returned(1, 10);
+        let lowered = |held| {
+            let load = returns.lower(away.load);
+            room(&[holder(held, 0)], Limits { load, ..away })
         };
-        assert_eq!(room(&[holder(1, 0)], limits), 0);
-        returns.handle_load(Load::default(), 12);
-        assert_eq!((returns.doubtful(), returns.asks()), (0, true));
+        assert_eq!(room(&[holder(3, 0)], away), 1);
+        assert_eq!(lowered(3), 0, "one of four may have been here before");
+        assert_eq!(lowered(1), 1, "all that are left are away");
     }
 
     #[test]

@@ -231,9 +231,12 @@ impl Desk {
     }
 
     fn take_load(&mut self, load: Load, at_ns: u64) -> io::Result<()> {
+        self.returns.handle_load(at_ns);
+        // One that was asked for tells nothing of them.
+        if load != self.load {
+            self.handed = None;
+        }
         self.load = load;
-        self.returns.handle_load(load, at_ns);
-        self.handed = None;
         self.state.capacity = load.capacity;
         self.state.spare_at_most = self.home.spare_at_most(self.state.spare_at_most);
         let away = load.capacity.saturating_add(ahead(load.capacity));
@@ -264,16 +267,14 @@ impl Desk {
     pub(super) fn handle_tick(&mut self, now: Instant) -> Outlook {
         self.makes.reap();
         let holders = self.makes.settle();
+        let (tokens, by_ns) = self.makes.take_returned();
+        self.returns.handle_returned(tokens, by_ns);
         if is_due(&mut self.memory_seen, now, MEMORY_EVERY) {
-            let running = here(&holders, self.load);
+            let running = here(&holders, self.load());
             self.limit = affordable(self.state.local, running, available_kib());
         }
         self.hand_back(&holders, now);
         self.call_back(&holders, now);
-        let (tokens, by_ns) = self.makes.take_returned();
-        if self.load.in_dispatch > 0 {
-            self.returns.handle_returned(tokens, by_ns);
-        }
         self.offer_home(&holders, now);
         let room = self.room(&holders);
         self.makes.deal(&holders, room);
@@ -286,24 +287,29 @@ impl Desk {
         }
     }
 
-    /// How many more jobs may start; asks for the load where an older one lets fewer.
+    /// The load as far as it is certain.
+    fn load(&self) -> Load {
+        self.returns.lower(self.load)
+    }
+
+    /// How many more jobs may start. Asks for the load where it is not certain and more may be possible: to start, or to bring home.
     fn room(&mut self, holders: &[Holder]) -> u32 {
-        let limits = self.limits();
-        let without_doubt = Limits {
-            doubtful: 0,
-            ..limits
-        };
-        let room_now = room(holders, limits);
-        if room_now < room(holders, without_doubt) && self.returns.asks() {
+        let certain = self.load();
+        let room_now = room(holders, self.limits(certain));
+        let idle = holders.iter().any(|holder| holder.unread > 0);
+        let matters = || room_now < room(holders, self.limits(self.load));
+        if certain != self.load
+            && (idle || self.load.stranded > 0 || matters())
+            && self.returns.asks()
+        {
             self.outbox.push_back(BuildFeedback::AskLoad);
         }
         room_now
     }
 
-    fn limits(&self) -> Limits {
+    fn limits(&self, mut load: Load) -> Limits {
         // Jobs just handed back run here, but the load does not show it yet.
         let coming = self.handed.map_or(0, |(_, jobs)| jobs);
-        let mut load = self.load;
         if self.home.stays() {
             // What is out is out; nothing more is to go.
             load.capacity = load.capacity.min(load.in_dispatch);
@@ -317,7 +323,6 @@ impl Desk {
             local: self.limit.saturating_sub(coming),
             load,
             ahead,
-            doubtful: self.returns.doubtful(),
             spare: self.kept.count(Permit::Spare),
             offered: self.permits.spare(),
             ready: self.permits.ready(),
@@ -350,10 +355,10 @@ impl Desk {
         let here = match holders {
             // ninja has no tokens but as many jobs as there is room for everywhere.
             [] => {
-                let all = self.state.local.saturating_add(self.load.capacity);
-                all.saturating_sub(self.load.in_dispatch)
+                let all = self.state.local.saturating_add(self.load().capacity);
+                all.saturating_sub(self.load().in_dispatch)
             }
-            _ => counted_here(holders, self.load, self.limit),
+            _ => counted_here(holders, self.load(), self.limit),
         };
         Moment {
             now,
@@ -361,7 +366,7 @@ impl Desk {
             here: here.saturating_sub(spare),
             spare,
             kept: self.kept.count(Permit::Ordinary),
-            load: self.load,
+            load: self.load(),
         }
     }
 
@@ -379,7 +384,7 @@ impl Desk {
 
     /// Late jobs come home when there is nothing else to do.
     fn call_back(&mut self, holders: &[Holder], now: Instant) {
-        if !self.options.adapt || self.load.in_dispatch == 0 || self.may_come_back(now) {
+        if !self.options.adapt || self.load().in_dispatch == 0 || self.may_come_back(now) {
             return;
         }
         let room = self.unwanted_room(holders, now);
@@ -397,13 +402,13 @@ impl Desk {
     /// have used them up for jobs that wait for a worker. `None` before the next look.
     fn unwanted_room(&mut self, holders: &[Holder], now: Instant) -> Option<u32> {
         let asks = !holders.is_empty() && holders.iter().all(|holder| holder.unread == 0);
-        if asks && self.load.in_dispatch <= self.load.capacity {
+        if asks && self.load().in_dispatch <= self.load().capacity {
             return Some(0);
         }
         let here = match holders {
             [] => is_due(&mut self.looked_idle, now, LOOK_EVERY)
                 .then(|| Processes::now().leaves(self.root, "distcc"))?,
-            _ => surely_here(holders, self.load),
+            _ => surely_here(holders, self.load()),
         };
         Some(self.limit.saturating_sub(here))
     }
@@ -437,7 +442,7 @@ impl Desk {
     /// By tokens, which a job that waits for a slot holds too; when those leave no room, and under ninja, which has
     /// none, by processes other than waiting clients. `None` before the next look.
     fn running_here(&mut self, holders: &[Holder], now: Instant) -> Option<u32> {
-        let by_tokens = surely_here(holders, self.load);
+        let by_tokens = surely_here(holders, self.load());
         if !holders.is_empty() && by_tokens < self.limit {
             return Some(by_tokens);
         }

@@ -224,7 +224,6 @@ mod tests {
             in_dispatch: 0,
             stranded: 0,
         },
-        doubtful: 0,
         spare: 0,
         offered: 0,
         ready: 0,

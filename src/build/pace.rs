@@ -15,7 +15,7 @@ pub(super) struct Pace {
 /// What another look may find although nothing happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outlook {
-    /// More than this one: room is believed only after some looks.
+    /// Something is under way that tells nothing of itself.
     Changing,
     /// Tokens that one make leaves and another would take: neither tells.
     Shared,

@@ -118,9 +118,11 @@ impl Joined {
     }
 
     async fn run(&self, args: &BuildArgs, watch: Watch) -> Result<(BuildOutcome, Watch), Failure> {
-        let line = control::open_build(&self.socket)
-            .await
-            .or_cannot("reach the session")?;
+        let line = match &self.own {
+            Some(own) => control::open_build_here(own.handle()),
+            None => control::open_build(&self.socket).await,
+        };
+        let line = line.or_cannot("reach the session")?;
         let before = self.status().await;
         let (outcome, mut watch) = serve(args, watch, self.dir.path().join("b"), line).await?;
         // The session knows more of its workers than dispatch: when they came up, and how far away they are.

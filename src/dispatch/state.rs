@@ -87,6 +87,8 @@ pub(super) struct Job {
 pub(super) struct State {
     pub(super) scheduler: Scheduler,
     pub(super) workers: BTreeMap<PeerId, WorkerUpdate>,
+    /// How often one of them came, changed or went.
+    pub(super) workers_changed: u64,
     answered: BTreeMap<NodeName, u64>,
     pub(super) builds: BTreeMap<u64, Build>,
     pub(super) jobs: BTreeMap<JobId, Job>,
@@ -110,6 +112,7 @@ impl State {
             compilers: update.admitted.keys().cloned().collect(),
         };
         let peer = update.peer;
+        self.workers_changed += 1;
         self.forget_ghosts(&update, now);
         self.workers.insert(peer, update);
         self.scheduler.handle_worker(peer, can, now);
@@ -131,6 +134,7 @@ impl State {
         if let Some(worker) = self.workers.get_mut(&peer) {
             worker.state = LinkState::Down;
         }
+        self.workers_changed += 1;
         self.scheduler
             .handle_worker(peer, Capability::default(), now);
         self.drain();

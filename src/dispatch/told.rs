@@ -19,6 +19,8 @@ pub(super) struct Snapshot {
     admitted: Option<BTreeSet<Compiler>>,
     refused: BTreeMap<Compiler, String>,
     load: Option<Load>,
+    /// Which state of the workers this is.
+    workers_seen: Option<u64>,
     workers: Vec<WorkerView>,
     negligible: BTreeSet<PeerId>,
 }
@@ -33,42 +35,15 @@ impl State {
         at_ns: u64,
     ) -> Vec<BuildUpdate> {
         let mut updates = Vec::new();
-        let hosts = Some(self.host_lines(id));
-        if hosts != last.hosts {
-            let queue = self.builds.get(&id).map_or(0, |build| build.queue);
-            updates.extend(
-                hosts
-                    .clone()
-                    .map(|lines| BuildUpdate::Hosts { lines, queue }),
-            );
-            last.hosts = hosts;
+        // Most news is of jobs: what workers are and can is compared only when one has changed.
+        if last.workers_seen != Some(self.workers_changed) {
+            last.workers_seen = Some(self.workers_changed);
+            updates = self.worker_updates(id, last);
         }
-        let admitted = Some(self.admitted());
-        if admitted != last.admitted {
-            updates.extend(
-                admitted
-                    .clone()
-                    .map(|compilers| BuildUpdate::Admitted { compilers }),
-            );
-            last.admitted = admitted;
-        }
-        let refused = self.refused();
-        let new = refused
-            .iter()
-            .filter(|(compiler, reason)| last.refused.get(*compiler) != Some(reason));
-        updates.extend(new.map(|(compiler, reason)| BuildUpdate::Refused {
-            compiler: compiler.clone(),
-            reason: reason.clone(),
-        }));
-        last.refused = refused;
         let negligible = self.negligible();
         let new = negligible.difference(&last.negligible);
         updates.extend(new.map(|peer| BuildUpdate::Event(self.say_negligible(*peer))));
         last.negligible.extend(negligible);
-        let views = self.worker_views();
-        let new = views.iter().filter(|view| !last.workers.contains(view));
-        updates.extend(new.cloned().map(BuildUpdate::Worker));
-        last.workers = views;
         let records = self
             .builds
             .get_mut(&id)
@@ -81,6 +56,37 @@ impl State {
             updates.push(BuildUpdate::Load { load, at_ns });
             last.load = Some(load);
         }
+        updates
+    }
+
+    fn worker_updates(&self, id: u64, last: &mut Snapshot) -> Vec<BuildUpdate> {
+        let mut updates = Vec::new();
+        let hosts = Some(self.host_lines(id));
+        if hosts != last.hosts {
+            let queue = self.builds.get(&id).map_or(0, |build| build.queue);
+            let lines = hosts.clone();
+            updates.extend(lines.map(|lines| BuildUpdate::Hosts { lines, queue }));
+            last.hosts = hosts;
+        }
+        let admitted = Some(self.admitted());
+        if admitted != last.admitted {
+            let compilers = admitted.clone();
+            updates.extend(compilers.map(|compilers| BuildUpdate::Admitted { compilers }));
+            last.admitted = admitted;
+        }
+        let refused = self.refused();
+        let new = refused
+            .iter()
+            .filter(|(compiler, reason)| last.refused.get(*compiler) != Some(reason));
+        updates.extend(new.map(|(compiler, reason)| BuildUpdate::Refused {
+            compiler: compiler.clone(),
+            reason: reason.clone(),
+        }));
+        last.refused = refused;
+        let views = self.worker_views();
+        let new = views.iter().filter(|view| !last.workers.contains(view));
+        updates.extend(new.cloned().map(BuildUpdate::Worker));
+        last.workers = views;
         updates
     }
 

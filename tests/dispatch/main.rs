@@ -52,9 +52,11 @@ async fn a_job_leaves_dispatch_before_its_answer_does() {
     client.readable().await.unwrap();
     let began_ns = monotonic_ns();
     site.desk.feedback(BuildFeedback::AskLoad);
-    let in_dispatch = site.find(|update| match update {
-        BuildUpdate::Load { load, at_ns } if at_ns > began_ns => Some(load.in_dispatch),
-        _ => None,
+    let in_dispatch = site.find(|update| {
+        let BuildUpdate::Load { load, at_ns } = update else {
+            return None;
+        };
+        (at_ns > began_ns).then_some(load.in_dispatch)
     });
     assert_eq!(in_dispatch.await, 0, "most of the answer is still to come");
     assert_eq!(read_all(client).await, answer);

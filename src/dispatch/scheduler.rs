@@ -115,8 +115,8 @@ struct Job {
     begin_by: Instant,
 }
 
-/// A place in the queue. A job that takes long should begin early, or the build waits for it alone at its end; but the others wait
-/// no longer for its sake than it takes. So the one is next that would end last if each had begun when it came.
+/// A place in the queue. A job that takes long should begin early, or the build waits for it alone at its end; but nobody waits for
+/// ever. So a job goes before those that came earlier by no more than four times what it takes longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     begin_by: Instant,
@@ -174,9 +174,10 @@ impl Scheduler {
             stranded: false,
             given_up: false,
             arrived: now,
-            begin_by: now + LONGEST,
+            begin_by: now + LONGEST * HASTE,
         };
-        new.begin_by -= self.expected(new.cost()).unwrap_or_default();
+        let expected = self.expected(new.cost()).unwrap_or_default();
+        new.begin_by -= expected * HASTE;
         let weight = if self.usual_cost > 0.0 { NEWEST } else { 1.0 };
         self.usual_cost += weight * (new.cost() - self.usual_cost);
         self.waiting.insert(new.turn(job));
@@ -490,6 +491,10 @@ const ENOUGH: u32 = 8;
 const FIXED_COST: f64 = 10_000.0;
 /// What a compressed byte of the request weighs beside one of the source itself.
 const INCLUDED: f64 = 0.125;
+/// What a second of compiling weighs beside one of waiting. With 1, redis-cli.c, which takes 7 s, waited for 20 short ones that had
+/// come up to 7 s earlier, and ended 5 s after all else. Simulated, redis on 1 + 4 takes 40.7 s with 1, 38.4 with 4 and 40.0 by
+/// length alone.
+const HASTE: u32 = 4;
 /// No translation unit takes longer.
 const LONGEST: Duration = Duration::from_secs(600);
 /// A job rather waits this long than goes home.
@@ -853,7 +858,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_long_goes_first_and_holds_nobody_up_for_longer_than_it_takes() {
+    fn what_takes_long_goes_first_and_holds_nobody_up_for_ever() {
         let mut desk = Desk::new(&[(1, 1)]);
         desk.practise();
         let second = FIXED_COST as u64;
@@ -861,10 +866,10 @@ mod tests {
         assert_eq!(desk.drain(), [assign(1, 1)]);
         let came = [(2, 0), (3, 0), (4, 5 * second), (5, 3 * second)];
         for (id, bytes) in came {
-            desk.wait(secs(1));
+            desk.wait(secs(1) * HASTE);
             desk.job_of(id, bytes);
         }
-        desk.wait(secs(3));
+        desk.wait(secs(3) * HASTE);
         desk.job_of(6, 6 * second);
         let order = std::iter::successors(Some(1), |last| {
             desk.done(*last, 1, 1);
@@ -875,7 +880,7 @@ mod tests {
                 }
             })
         });
-        // 6 came 6 s after 2 and 5 s after 3, and takes 6 s longer.
+        // 6 came 24 s after 2 and 20 s after 3, and takes 6 s longer.
         assert_eq!(order.collect::<Vec<_>>(), [1, 4, 2, 5, 6, 3]);
     }
 

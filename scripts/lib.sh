@@ -30,8 +30,6 @@ install_missing() {
         as_root apt-get update -qq
         as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
             apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-        # Stock distccd runs only compilers that have a link there, and one that was unpacked after distcc (clang, above all) has none.
-        if command -v update-distcc-symlinks >/dev/null 2>&1; then as_root update-distcc-symlinks; fi
     elif command -v brew >/dev/null 2>&1; then
         brew install "${missing[@]/ninja-build/ninja}"
     else

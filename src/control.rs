@@ -201,19 +201,14 @@ impl Shared {
     /// Passes on what both say, line by line, until the conversation is over.
     async fn serve_build(
         self,
-        mut lines: BufReader<OwnedReadHalf>,
-        mut write: OwnedWriteHalf,
+        lines: BufReader<OwnedReadHalf>,
+        write: OwnedWriteHalf,
     ) -> io::Result<()> {
         let conversation = Conversation::open(self.primary)?;
         let (feedback, said) = mpsc::channel(UPDATES);
-        let (update, mut updates) = mpsc::channel(UPDATES);
+        let (update, updates) = mpsc::channel(UPDATES);
         let listen = async move {
-            while let Ok(Some(next)) = read_line(&mut lines).await {
-                if feedback.send(next).await.is_err() {
-                    break;
-                }
-            }
-            drop(feedback);
+            read_lines(lines, feedback).await;
             // What is still to be told decides the end.
             std::future::pending::<()>().await;
         };
@@ -223,18 +218,8 @@ impl Shared {
                 () = listen => {}
             }
         };
-        let speak = async move {
-            while let Some(first) = updates.recv().await {
-                let mut text = line_of(&first)?;
-                while let Ok(next) = updates.try_recv() {
-                    text.extend(line_of(&next)?);
-                }
-                write.write_all(&text).await?;
-            }
-            Ok(())
-        };
-        let ((), spoken) = tokio::join!(talk, speak);
-        spoken
+        let ((), written) = tokio::join!(talk, write_lines(updates, write));
+        written
     }
 }
 
@@ -345,26 +330,12 @@ pub fn open_build_here(primary: PrimaryHandle) -> io::Result<BuildLine> {
 
 /// Opens a desk for one build in the session of another process.
 pub async fn open_build(socket: &Path) -> io::Result<BuildLine> {
-    let (mut lines, mut write) = connect(socket, Request::Build).await?;
+    let (lines, write) = connect(socket, Request::Build).await?;
     let (update, updates) = mpsc::channel(UPDATES);
-    let (feedback, mut said) = mpsc::channel(UPDATES);
-    tokio::spawn(async move {
-        while let Ok(Some(next)) = read_line(&mut lines).await {
-            if update.send(next).await.is_err() {
-                break;
-            }
-        }
-    });
-    tokio::spawn(async move {
-        while let Some(next) = said.recv().await {
-            if write_line::<BuildFeedback>(&mut write, &next)
-                .await
-                .is_err()
-            {
-                break;
-            }
-        }
-    });
+    let (feedback, said) = mpsc::channel(UPDATES);
+    tokio::spawn(read_lines(lines, update));
+    // A session that went away ends the updates, which says it.
+    tokio::spawn(async move { drop(write_lines(said, write).await) });
     Ok(BuildLine { updates, feedback })
 }
 
@@ -388,6 +359,30 @@ async fn read_line<T: DeserializeOwned>(
     serde_json::from_slice(&text)
         .map(Some)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Until either end is gone, or says what cannot be read.
+async fn read_lines<T: DeserializeOwned>(mut lines: BufReader<OwnedReadHalf>, to: mpsc::Sender<T>) {
+    while let Ok(Some(next)) = read_line(&mut lines).await {
+        if to.send(next).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What is there together goes by one call.
+async fn write_lines<T: Serialize>(
+    mut from: mpsc::Receiver<T>,
+    mut write: OwnedWriteHalf,
+) -> io::Result<()> {
+    while let Some(first) = from.recv().await {
+        let mut text = line_of(&first)?;
+        while let Ok(next) = from.try_recv() {
+            text.extend(line_of(&next)?);
+        }
+        write.write_all(&text).await?;
+    }
+    Ok(())
 }
 
 async fn write_line<T: Serialize>(write: &mut OwnedWriteHalf, message: &T) -> io::Result<()> {

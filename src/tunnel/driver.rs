@@ -11,7 +11,6 @@ use std::{
 };
 
 use boringtun::noise::rate_limiter::RateLimiter;
-use sysinfo::Networks;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::sleep_until,
@@ -19,12 +18,14 @@ use tokio::{
 
 use super::{
     StreamError, Tunnel, TunnelConfig, TunnelError, TunnelEvent,
+    addresses::host_addresses,
     link::{Link, LinkParts},
     socket::Socket,
     stream::{Stream, StreamKey},
     wireguard::{self, Addressee},
 };
 use crate::{
+    machine::clock::suspended,
     mesh::{Datagram, Mesh, MeshConfig, MeshEvent},
     session::{Descriptor, Identity, PeerId, SessionKeys},
 };
@@ -400,28 +401,6 @@ fn send(socket: &mut Socket, mesh: &Mesh, peer: PeerId, link: &mut Link) {
     outgoing.clear();
 }
 
-/// Every address of this machine, with the socket's port; loopback too, for peers on the same machine.
-fn host_addresses(local: SocketAddr) -> Vec<SocketAddr> {
-    if !local.ip().is_unspecified() {
-        return vec![local];
-    }
-    let networks = Networks::new_with_refreshed_list();
-    let addresses = networks
-        .values()
-        .flat_map(|network| network.ip_networks())
-        .map(|network| network.addr);
-    let usable = addresses.filter(|addr| local.is_ipv6() || addr.is_ipv4());
-    // A link-local IPv6 address means nothing without its interface.
-    let usable = usable
-        .filter(|addr| !matches!(addr, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local()));
-    let mut addresses: Vec<SocketAddr> = usable
-        .map(|addr| SocketAddr::new(addr, local.port()))
-        .collect();
-    addresses.sort();
-    addresses.dedup();
-    addresses
-}
-
 fn random_seed() -> Result<[u8; 32], TunnelError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|_| TunnelError::NoRandomness)?;
@@ -434,22 +413,6 @@ fn random_seed() -> Result<[u8; 32], TunnelError> {
 )]
 fn now() -> Instant {
     Instant::now()
-}
-
-/// How long this machine has been suspended since it started: what the monotonic clock does not count.
-#[cfg(target_os = "linux")]
-fn suspended() -> Duration {
-    use rustix::time::{ClockId, clock_gettime};
-    let at = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
-    // In this order, so that the time between the two calls is not taken for a suspend.
-    let [boot, monotonic] = [ClockId::Boottime, ClockId::Monotonic].map(at);
-    boot.saturating_sub(monotonic)
-}
-
-/// Elsewhere the peers' silence after a suspend has to do.
-#[cfg(not(target_os = "linux"))]
-fn suspended() -> Duration {
-    Duration::ZERO
 }
 
 /// Two readings of the clocks differ by microseconds.

@@ -11,6 +11,7 @@
 //! public key initiates; a writer that is not read is held back; a reset reaches the peer in one trip; when a path goes
 //! down its streams fail at once; a change of path is invisible to streams.
 
+mod addresses;
 mod congestion;
 mod datagrams;
 mod driver;

@@ -47,7 +47,8 @@ async fn while_the_workers_are_full_an_idle_machine_compiles_too() {
     let stage = sources(80, TRIVIAL);
     let told = worker.build(adapting(&stage)).await;
     assert_eq!((told.outcome.exit, told.outcome.seen), (0, 80));
-    // 42 are the worker's, running or prepared, when the first spare one begins. The worker does two jobs a second at the most; at that it may be found to be no help at all.
+    // 42 are the worker's, running or prepared, when the first spare one begins. It does two jobs a second at the most; at that it
+    // may be found to be no help at all.
     let here = local(&told, "busy") + local(&told, "quicker here");
     assert!(here > 10, "{:?}", told.outcome.local);
     assert_eq!(stage.objects(), 80);

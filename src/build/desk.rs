@@ -382,9 +382,13 @@ impl Desk {
         self.tell(BuildNews::Incident(text));
     }
 
-    /// Late jobs come home when there is nothing else to do.
+    /// Jobs come home when there is nothing else to do.
     fn call_back(&mut self, holders: &[Holder], now: Instant) {
-        if !self.options.adapt || self.load().in_dispatch == 0 || self.may_come_back(now) {
+        if !self.options.adapt || self.may_come_back(now) {
+            return;
+        }
+        if self.load().in_dispatch == 0 {
+            self.idle.handle_wanted();
             return;
         }
         let room = self.unwanted_room(holders, now);
@@ -399,18 +403,26 @@ impl Desk {
     }
 
     /// Room here that nobody asks for: a make that leaves tokens unread has nothing to start. One that has no token to read may
-    /// have used them up for jobs that wait for a worker. `None` before the next look.
+    /// have used them up for jobs that wait for a worker. `None` where something may want to start, and before the next look.
     fn unwanted_room(&mut self, holders: &[Holder], now: Instant) -> Option<u32> {
-        let asks = !holders.is_empty() && holders.iter().all(|holder| holder.unread == 0);
-        if asks && self.load().in_dispatch <= self.load().capacity {
-            return Some(0);
+        if !holders.is_empty() {
+            let room = self.limit.saturating_sub(surely_here(holders, self.load()));
+            let asks = holders.iter().all(|holder| holder.unread == 0);
+            let waits = self.load().in_dispatch > self.load().capacity;
+            if asks && (room == 0 || !waits) {
+                self.idle.handle_wanted();
+                return None;
+            }
+            return Some(room);
         }
-        let here = match holders {
-            [] => is_due(&mut self.looked_idle, now, LOOK_EVERY)
-                .then(|| Processes::now().leaves(self.root, "distcc"))?,
-            _ => surely_here(holders, self.load()),
-        };
-        Some(self.limit.saturating_sub(here))
+        // ninja has no tokens: whatever runs here is of its choice.
+        is_due(&mut self.looked_idle, now, LOOK_EVERY).then_some(())?;
+        let here = Processes::now().leaves(self.root, "distcc");
+        let room = self.limit.saturating_sub(here);
+        if room == 0 {
+            self.idle.handle_wanted();
+        }
+        Some(room)
     }
 
     /// Stranded jobs go before new ones: their make already waits for them.

@@ -9,8 +9,8 @@
 //! - **Sending a compile takes this machine longer than compiling it.** Now and then one compile is done here to know: a
 //!   **sample**. When that is the cheaper way, compiles **stay**; from time to time one is sent to see whether it still is.
 //!   So they do while no worker takes any.
-//! - **Nothing is left to start, and jobs are late.** Then the oldest are called back, see [`Idle`]; dispatch also asks less of
-//!   a worker that is so slow that this machine hardly notices it.
+//! - **Nothing is left to start.** Then jobs that would end sooner here are called back, see [`Idle`]; dispatch also asks less of a
+//!   worker that is so slow that this machine hardly notices it.
 //!
 //! A shim takes a **permit** to compile here from a pipe that only this policy fills, as make takes tokens.
 
@@ -227,20 +227,26 @@ impl Offer {
 #[derive(Debug, Default)]
 pub struct Idle {
     since: Option<Instant>,
+    called: Option<Instant>,
 }
 
 impl Idle {
-    /// A tick: how much room there is that nobody takes, and jobs are away. Returns how many may come back now.
+    /// Something wants to start here.
+    pub fn handle_wanted(&mut self) {
+        self.since = None;
+    }
+
+    /// Nothing wants to start, jobs are away, and there is so much room here. Returns how many of them may come back now.
     pub fn handle_tick(&mut self, room: u32, now: Instant) -> u32 {
-        if room == 0 {
-            self.since = None;
-            return 0;
-        }
         let since = *self.since.get_or_insert(now);
-        if now.duration_since(since) < IDLE_FOR {
+        let rests = |since: Instant, span| now.duration_since(since) < span;
+        if room == 0
+            || rests(since, IDLE_FOR)
+            || self.called.is_some_and(|called| rests(called, ARRIVES))
+        {
             return 0;
         }
-        self.since = Some(now);
+        self.called = Some(now);
         room
     }
 }
@@ -320,8 +326,11 @@ const MARGIN: f64 = 1.1;
 const SEE_AGAIN: Duration = Duration::from_secs(10);
 /// With ticks of 5 ms, against dispatch's 3 ms of gathering changes.
 const STEADY_TICKS: u32 = 3;
-/// A build that waits for its last jobs waits longer than this; make starts the next job within milliseconds.
+/// A build that waits for its last jobs waits longer than this. make starts the next job within milliseconds; where a quota throttles
+/// it, after some periods of it (100 ms each, `sched-bwc.rst` of the kernel). With 250 ms, jobs came home in the middle of a build.
 const IDLE_FOR: Duration = Duration::from_millis(500);
+/// Until a job that was called back is seen to run here.
+const ARRIVES: Duration = Duration::from_millis(150);
 
 #[cfg(test)]
 mod tests {
@@ -481,13 +490,18 @@ mod tests {
     }
 
     #[test]
-    fn jobs_come_back_only_after_some_idle_time_and_again_after_as_much() {
+    fn jobs_come_back_after_some_idle_time_and_then_whenever_there_is_room() {
         let (mut idle, start) = (Idle::default(), epoch());
         assert_eq!(idle.handle_tick(2, start), 0);
-        assert_eq!(idle.handle_tick(0, start + ms(400)), 0);
-        assert_eq!(idle.handle_tick(2, start + ms(500)), 0);
-        assert_eq!(idle.handle_tick(2, start + ms(1_000)), 2);
-        assert_eq!(idle.handle_tick(2, start + ms(1_100)), 0);
-        assert_eq!(idle.handle_tick(1, start + ms(1_500)), 1);
+        idle.handle_wanted();
+        assert_eq!(idle.handle_tick(2, start + ms(200)), 0);
+        assert_eq!(idle.handle_tick(2, start + ms(600)), 0);
+        assert_eq!(idle.handle_tick(2, start + ms(700)), 2);
+        let seen = idle.handle_tick(2, start + ms(800));
+        assert_eq!(seen, 0, "they are on their way");
+        assert_eq!(idle.handle_tick(0, start + ms(850)), 0);
+        assert_eq!(idle.handle_tick(1, start + ms(860)), 1);
+        idle.handle_wanted();
+        assert_eq!(idle.handle_tick(1, start + ms(1_100)), 0);
     }
 }

@@ -592,6 +592,12 @@ mod tests {
             self.drain()
         }
 
+        fn better_at_home(&self) -> Vec<u64> {
+            let all = self.s.jobs.keys().copied();
+            let better = self.s.better_at_home(all, usize::MAX, self.now);
+            better.into_iter().map(|job| job.0).collect()
+        }
+
         fn drain(&mut self) -> Vec<Decision> {
             std::iter::from_fn(|| self.s.poll_event()).collect()
         }
@@ -841,20 +847,35 @@ mod tests {
         desk.job(1);
         desk.job(2);
         assert_eq!(desk.drain(), [assign(1, 1)]);
-        let late = |desk: &Desk| [1, 2].map(|id| desk.s.is_late_for_home(JobId(id), desk.now));
-        assert_eq!(late(&desk), [false, false]);
+        assert!(desk.better_at_home().is_empty());
         desk.wait(WAITS_AT_MOST);
-        assert_eq!(late(&desk), [false, true]);
+        assert_eq!(desk.better_at_home(), [2]);
         desk.wait(secs(3_600));
-        assert_eq!(
-            late(&desk),
-            [false, true],
-            "nobody knows how long it takes at home"
-        );
+        let better = desk.better_at_home();
+        assert_eq!(better, [2], "nobody knows how long it takes at home");
         desk.s.handle_home(1_000.0);
-        assert_eq!(late(&desk), [true, true]);
+        assert_eq!(desk.better_at_home(), [1, 2]);
         desk.s.handle_called_back(JobId(1), desk.now);
         assert_eq!(desk.wait(secs(1)), [assign(2, 1)]);
+    }
+
+    #[test]
+    fn what_would_end_sooner_at_home_goes_there_from_the_end_of_the_queue() {
+        let mut desk = Desk::new(&[(1, 1)]);
+        desk.practise();
+        let second = FIXED_COST as u64;
+        // The first is at the worker; the others are two of one second and one of three, which goes before them.
+        for (id, seconds) in [(1, 1), (2, 1), (3, 1), (4, 3)] {
+            desk.job_of(id, (seconds - 1) * second);
+        }
+        let usual = desk.s.usual_cost / FIXED_COST;
+        desk.s.handle_home(usual);
+        assert_eq!(desk.better_at_home(), [3, 2, 4]);
+        // What waits takes the worker five seconds, so that as the last of the queue one of a second would end after six.
+        desk.s.handle_home(usual * 5.9);
+        assert_eq!(desk.better_at_home(), [3, 2]);
+        desk.s.handle_home(usual * 6.1);
+        assert!(desk.better_at_home().is_empty());
     }
 
     #[test]
@@ -897,7 +918,7 @@ mod tests {
             desk.job(9);
             desk.wait(secs(4));
             desk.done(9, 1, 4);
-            let late = |desk: &Desk| desk.s.is_late_for_home(JobId(8), desk.now);
+            let late = |desk: &Desk| desk.better_at_home().contains(&8);
             assert_eq!(late(&desk), outdone, "a worker that takes {seconds} s");
             desk.wait(secs(60));
             assert_eq!(late(&desk), outdone, "it answers others");
@@ -906,7 +927,7 @@ mod tests {
             let other = desk.s.jobs[&JobId(10)].attempts[0];
             assert!(desk.s.is_stuck(other, 1.0, desk.now));
             assert!(
-                desk.s.is_late_for_home(JobId(10), desk.now),
+                desk.better_at_home().contains(&10),
                 "it has answered nothing since"
             );
         }

@@ -242,7 +242,7 @@ impl State {
         self.drain();
     }
 
-    /// The build's machine is idle: so many of its late jobs go home, the oldest first.
+    /// The build's machine is idle: so many of its jobs go home if that is better for them.
     pub(super) fn handle_idle(
         &mut self,
         build: u64,
@@ -254,10 +254,8 @@ impl State {
             self.scheduler.handle_home(time.as_secs_f64());
         }
         let of_build = self.jobs.iter().filter(|(_, job)| job.build == build);
-        let late = of_build
-            .map(|(id, _)| *id)
-            .filter(|id| self.scheduler.is_late_for_home(*id, now));
-        let chosen: Vec<JobId> = late.take(count as usize).collect();
+        let ids = of_build.map(|(id, _)| *id);
+        let chosen = self.scheduler.better_at_home(ids, count as usize, now);
         for id in chosen {
             self.scheduler.handle_called_back(id, now);
             if let Some(job) = self.jobs.remove(&id) {

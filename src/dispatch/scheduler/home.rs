@@ -1,8 +1,11 @@
 //! What the machine that the jobs come from can do for itself, and so whether others are of use.
 
-use std::time::{Duration, Instant};
+use std::{
+    cmp::Reverse,
+    time::{Duration, Instant},
+};
 
-use super::{Attempt, JobId, LONGEST, Scheduler, Worker};
+use super::{Attempt, Job, JobId, LONGEST, Scheduler, Worker};
 use crate::session::PeerId;
 
 impl Scheduler {
@@ -11,17 +14,31 @@ impl Scheduler {
         self.at_home = Some(seconds);
     }
 
-    /// Whether a job's own machine, which is idle, would have done it long ago. A job that takes long at a worker as fast as this
+    /// Of these jobs so many that their own machine, which is idle, should take back: first what a worker should have answered long
+    /// ago, the oldest first; then what waits and would end sooner there, the last of the queue first.
+    pub fn better_at_home(
+        &self,
+        jobs: impl Iterator<Item = JobId>,
+        most: usize,
+        now: Instant,
+    ) -> Vec<JobId> {
+        let known = jobs.filter_map(|id| Some((id, self.jobs.get(&id)?)));
+        let (mut waiting, away): (Vec<_>, Vec<_>) =
+            known.partition(|(_, job)| job.attempts.is_empty());
+        waiting.sort_by_key(|(id, job)| Reverse(job.turn(*id)));
+        let queue = self.queue_lasts(now);
+        let late = away.iter().filter(|(_, job)| self.is_late(job, now));
+        let waiting = waiting
+            .iter()
+            .filter(|(_, job)| self.ends_sooner_at_home(job, queue, now));
+        late.chain(waiting).map(|(id, _)| *id).take(most).collect()
+    }
+
+    /// Whether it has been with workers for much longer than it takes at home. A job that takes long at a worker as fast as this
     /// machine is a long one, and would take as long here once more.
-    pub fn is_late_for_home(&self, job: JobId, now: Instant) -> bool {
-        let Some(job) = self.jobs.get(&job) else {
-            return false;
-        };
-        let since = |then: Instant| now.saturating_duration_since(then);
-        let Some(newest) = job.attempts.iter().map(|attempt| attempt.since).max() else {
-            return since(job.arrived) >= WAITS_AT_MOST;
-        };
-        let Some(home) = self.pace_at_home() else {
+    fn is_late(&self, job: &Job, now: Instant) -> bool {
+        let newest = job.attempts.iter().map(|attempt| attempt.since).max();
+        let (Some(newest), Some(home)) = (newest, self.pace_at_home()) else {
             return false;
         };
         let late = (home * job.cost() * LATE_FOR_HOME).min(LONGEST.as_secs_f64());
@@ -32,7 +49,26 @@ impl Scheduler {
             pace.is_none_or(|pace| pace >= home * OUTDONE)
                 || self.is_stuck(*attempt, job.cost(), now)
         };
-        since(newest) >= late && job.attempts.iter().all(outdone)
+        now.saturating_duration_since(newest) >= late && job.attempts.iter().all(outdone)
+    }
+
+    /// Whether a job that waits would end sooner at home than as the last one of the queue, which takes so long to begin.
+    fn ends_sooner_at_home(&self, job: &Job, queue: Option<Duration>, now: Instant) -> bool {
+        let away = queue.and_then(|queue| Some(queue + self.expected(job.cost())?));
+        match (self.pace_at_home(), away) {
+            (Some(home), Some(away)) => home * job.cost() <= away.as_secs_f64(),
+            _ => now.saturating_duration_since(job.arrived) >= WAITS_AT_MOST,
+        }
+    }
+
+    /// How long the workers need for what waits; `None` until enough jobs have been seen.
+    fn queue_lasts(&self, now: Instant) -> Option<Duration> {
+        let waiting = self
+            .waiting
+            .iter()
+            .filter_map(|turn| self.jobs.get(&turn.job));
+        let all = self.expected(waiting.map(Job::cost).sum())?;
+        Some(all / self.capacity(now).max(1))
     }
 
     /// The job goes home because it is late: that counts as a measurement of those who have it.
@@ -76,7 +112,7 @@ impl Scheduler {
     }
 }
 
-/// An idle machine takes back what nobody has begun for so long, …
+/// An idle machine takes back what nobody has begun for so long, where nobody knows better, …
 pub(super) const WAITS_AT_MOST: Duration = Duration::from_millis(500);
 /// … and what has taken this many times as long as it would at home, …
 const LATE_FOR_HOME: f64 = 4.0;

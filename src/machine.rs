@@ -13,6 +13,7 @@ use quota::{Milli, QuotaFile};
 pub mod clock;
 pub mod cpu;
 pub mod memory;
+pub mod processes;
 mod quota;
 
 /// How many compiles at once this machine can take.

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::machine::processes::children;
+
 /// Sends a signal to a process and to all that it started; those that it starts meanwhile are found by another look.
 pub(super) fn signal_tree(root: u32, signal: Signal) {
     let mut reached = BTreeSet::new();
@@ -22,19 +24,4 @@ pub(super) fn signal_tree(root: u32, signal: Signal) {
         let _ = pid.map(|pid| kill_process(pid, signal));
         next.extend(children(process));
     }
-}
-
-/// Needs a kernel with `CONFIG_PROC_CHILDREN` (all distributions'); without it, only the driver stops, and that for nothing.
-#[cfg(target_os = "linux")]
-fn children(process: u32) -> Vec<u32> {
-    let path = format!("/proc/{process}/task/{process}/children");
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn children(_process: u32) -> Vec<u32> {
-    Vec::new()
 }

@@ -1,11 +1,11 @@
 //! The loop that publishes, renews, lists and fetches.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{Entry, EntryName, Exchange, Opened, Rendezvous, RendezvousError};
@@ -79,15 +79,27 @@ pub async fn run(config: ExchangeConfig) {
         config,
         exchange,
         published: None,
+        tried: None,
         renewed: Instant::now(),
         failing: None,
         trouble: None,
     };
     while !*stop.borrow() {
         let current = me.borrow_and_update().clone();
+        let published = {
+            let mut publishing = pin!(poller.publish_or_renew(&current));
+            tokio::select! {
+                published = &mut publishing => published,
+                _ = stop.changed() => {
+                    // What is on its way there could arrive after its withdrawal.
+                    drop(timeout(LANDS, publishing).await);
+                    break;
+                }
+            }
+        };
         // A service that is slow to answer keeps nobody from leaving.
         tokio::select! {
-            () = poller.turn(&current) => {}
+            looked = poller.look() => poller.judge(published.and(looked)).await,
             _ = stop.changed() => break,
         }
         let interval = poller
@@ -108,6 +120,8 @@ struct Poller {
     config: ExchangeConfig,
     exchange: Exchange,
     published: Option<EntryName>,
+    /// What was last to be published: it may lie there although nobody has said so.
+    tried: Option<EntryName>,
     renewed: Instant,
     /// Since when it fails, and what a person was told of it.
     failing: Option<Instant>,
@@ -115,10 +129,8 @@ struct Poller {
 }
 
 impl Poller {
-    async fn turn(&mut self, me: &Descriptor) {
-        let published = self.publish_or_renew(me).await;
-        let looked = self.look().await;
-        let outcome = published.and(looked);
+    /// Tells a person how a turn went, if that is news.
+    async fn judge(&mut self, outcome: Result<(), RendezvousError>) {
         if outcome.is_ok() {
             self.failing = None;
         }
@@ -137,6 +149,7 @@ impl Poller {
         }
         // An entry that cannot be renewed was removed by somebody: it is published again.
         if !published || !self.config.rendezvous.renew(&name).await? {
+            self.tried = Some(name.clone());
             self.publish(me, &name).await?;
         }
         self.published = Some(name);
@@ -197,7 +210,13 @@ impl Poller {
     }
 
     async fn withdraw(&mut self) {
-        if let Some(name) = self.published.take() {
+        let mut names = Vec::from_iter(
+            [self.published.take(), self.tried.take()]
+                .into_iter()
+                .flatten(),
+        );
+        names.dedup();
+        for name in names {
             // The lease does what a failed withdrawal leaves undone.
             drop(self.config.rendezvous.withdraw(&name).await);
         }
@@ -221,6 +240,9 @@ impl Poller {
 /// Twenty entries in three round trips, and no burst that a service would take amiss.
 const AT_ONCE: usize = 8;
 
+/// A store on a busy machine was seen to take so long to write; one that takes longer keeps nobody from leaving.
+const LANDS: Duration = Duration::from_secs(2);
+
 /// A sixth of a directory's lease.
 const RENEW: Duration = Duration::from_secs(5);
 
@@ -230,7 +252,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        rendezvous::Directory,
+        rendezvous::{BoxFuture, Directory},
         session::{NatClass, PeerId, Role, Secret},
     };
 
@@ -263,6 +285,10 @@ mod tests {
     }
 
     fn start(dir: &Path, secret: &str, descriptor: Descriptor) -> Node {
+        start_at(Arc::new(Directory::open(dir).unwrap()), secret, descriptor)
+    }
+
+    fn start_at(rendezvous: Arc<dyn Rendezvous>, secret: &str, descriptor: Descriptor) -> Node {
         let session: SessionName = "s".parse().unwrap();
         let keys = SessionKeys::derive(&Secret::new(secret.into()).unwrap(), &session).unwrap();
         let (me, my) = watch::channel(descriptor);
@@ -270,7 +296,7 @@ mod tests {
         let (found_tx, found) = mpsc::channel(16);
         let (notices_tx, notices) = mpsc::channel(16);
         let task = tokio::spawn(run(ExchangeConfig {
-            rendezvous: Arc::new(Directory::open(dir).unwrap()),
+            rendezvous,
             keys: Arc::new(keys),
             session,
             me: my,
@@ -306,6 +332,84 @@ mod tests {
             0,
             "both withdrew"
         );
+    }
+
+    /// A directory that is written by somebody else, who takes his time, and answers later still if at all.
+    #[derive(Debug)]
+    struct Slow {
+        directory: Arc<Directory>,
+        answers: bool,
+    }
+
+    impl Rendezvous for Slow {
+        fn publish<'a>(
+            &'a self,
+            name: &'a EntryName,
+            sealed: &'a [u8],
+        ) -> BoxFuture<'a, Result<(), RendezvousError>> {
+            let directory = Arc::clone(&self.directory);
+            let (name, sealed) = (name.clone(), sealed.to_owned());
+            let written = tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                directory.publish(&name, &sealed).await
+            });
+            Box::pin(async move {
+                let published = written.await.unwrap();
+                if !self.answers {
+                    std::future::pending::<()>().await;
+                }
+                published
+            })
+        }
+
+        fn list(&self) -> BoxFuture<'_, Result<Vec<Entry>, RendezvousError>> {
+            self.directory.list()
+        }
+
+        fn fetch<'a>(
+            &'a self,
+            entry: &'a Entry,
+        ) -> BoxFuture<'a, Result<Option<Vec<u8>>, RendezvousError>> {
+            self.directory.fetch(entry)
+        }
+
+        fn renew<'a>(
+            &'a self,
+            name: &'a EntryName,
+        ) -> BoxFuture<'a, Result<bool, RendezvousError>> {
+            self.directory.renew(name)
+        }
+
+        fn withdraw<'a>(
+            &'a self,
+            name: &'a EntryName,
+        ) -> BoxFuture<'a, Result<(), RendezvousError>> {
+            self.directory.withdraw(name)
+        }
+
+        fn poll_interval(&self, quick: bool) -> Duration {
+            self.directory.poll_interval(quick)
+        }
+
+        fn describe(&self) -> String {
+            self.directory.describe()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_being_published_when_the_node_ends_is_withdrawn_too() {
+        for answers in [true, false] {
+            let tmp = tempfile::tempdir().unwrap();
+            let directory = Arc::new(Directory::open(tmp.path()).unwrap());
+            let slow = Arc::new(Slow { directory, answers });
+            let node = start_at(slow, "one", descriptor("w", 1, 1));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            node.stop.send(true).unwrap();
+            node.task.await.unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let left = std::fs::read_dir(tmp.path()).unwrap().count();
+            assert_eq!(left, 0, "answers: {answers}");
+        }
     }
 
     #[tokio::test]

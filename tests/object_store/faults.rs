@@ -142,7 +142,7 @@ fn a_server_that_comes_late_is_waited_for() {
     let said = stage.said("attic");
     assert!(said.contains("the rendezvous works again"), "{said}");
     assert_eq!(said.matches("out of reach").count(), 1, "said once: {said}");
-    assert_eq!(server.objects(), Vec::<String>::new());
+    server.comes_to(&[]);
 }
 
 #[test]
@@ -168,5 +168,5 @@ fn a_server_that_goes_away_takes_nothing_with_it_and_is_used_again_when_it_is_ba
     for worker in ["attic", "cellar"] {
         assert_eq!(stage.ended(worker), Some(0), "{}", stage.said(worker));
     }
-    assert_eq!(server.objects(), Vec::<String>::new());
+    server.comes_to(&[]);
 }

@@ -148,6 +148,16 @@ impl Server {
         names
     }
 
+    /// Waits until it has these objects and no others. A node that ends waits five seconds for its entry's removal; rclone takes longer over
+    /// some that come beside lists on a busy machine (8 s were seen), but does them.
+    pub fn comes_to(&self, expected: &[&str]) {
+        let patience = Instant::now() + PATIENCE;
+        while self.objects() != expected {
+            assert!(Instant::now() < patience, "{:?}", self.objects());
+            sleep(LOOK);
+        }
+    }
+
     /// Waits until it has so many objects.
     pub fn holds(&self, count: usize) {
         let patience = Instant::now() + PATIENCE;

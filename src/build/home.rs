@@ -327,7 +327,7 @@ const SEE_AGAIN: Duration = Duration::from_secs(10);
 /// With ticks of 5 ms, against dispatch's 3 ms of gathering changes.
 const STEADY_TICKS: u32 = 3;
 /// A build that waits for its last jobs waits longer than this. make starts the next job within milliseconds; where a quota throttles
-/// it, after some periods of it (100 ms each, `sched-bwc.rst` of the kernel). With 250 ms, jobs came home in the middle of a build.
+/// it, after some periods of it (100 ms each, `sched-bwc.rst` of the kernel).
 const IDLE_FOR: Duration = Duration::from_millis(500);
 /// Until a job that was called back is seen to run here.
 const ARRIVES: Duration = Duration::from_millis(150);

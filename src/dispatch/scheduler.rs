@@ -876,6 +876,12 @@ mod tests {
         assert_eq!(desk.better_at_home(), [3, 2]);
         desk.s.handle_home(usual * 6.1);
         assert!(desk.better_at_home().is_empty());
+        // A queue may last longer than any one job.
+        for id in 5..705 {
+            desk.job(id);
+        }
+        desk.s.handle_home(desk.s.usual_cost / FIXED_COST * 700.0);
+        assert_eq!(desk.better_at_home().first(), Some(&704));
     }
 
     #[test]

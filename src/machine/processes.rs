@@ -1,4 +1,4 @@
-//! The processes that a process has started.
+//! The processes that a process has started, asked of the kernel one by one: cheap, and blind to those of other threads and to orphans.
 
 use std::{collections::BTreeSet, fs};
 

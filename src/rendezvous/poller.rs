@@ -1,6 +1,6 @@
 //! The loop that publishes, renews, lists and fetches.
 
-use std::{fmt, pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -210,12 +210,8 @@ impl Poller {
     }
 
     async fn withdraw(&mut self) {
-        let mut names = Vec::from_iter(
-            [self.published.take(), self.tried.take()]
-                .into_iter()
-                .flatten(),
-        );
-        names.dedup();
+        let names = [self.published.take(), self.tried.take()];
+        let names: BTreeSet<EntryName> = names.into_iter().flatten().collect();
         for name in names {
             // The lease does what a failed withdrawal leaves undone.
             drop(self.config.rendezvous.withdraw(&name).await);

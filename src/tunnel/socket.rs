@@ -280,3 +280,23 @@ const LARGEST_BATCH: usize = 64 << 10;
 const SPARE: usize = 32;
 
 const SEND_PATIENCE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn room_is_waited_for_beside_what_comes() {
+        let mut socket = Socket::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let me = socket.local_addr().unwrap();
+        for datagram in [&[1_u8][..], &[2]] {
+            socket.room().await.unwrap();
+            socket.queue(me, &[datagram]);
+            socket.flush().await;
+            socket.readable().await;
+            let mut came = Vec::new();
+            socket.receive(|from, bytes| came.push((from, bytes.to_vec())));
+            assert_eq!(came, [(me, datagram.to_vec())]);
+        }
+    }
+}

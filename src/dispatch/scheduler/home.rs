@@ -63,12 +63,9 @@ impl Scheduler {
 
     /// How long the workers need for what waits; `None` until enough jobs have been seen.
     fn queue_lasts(&self, now: Instant) -> Option<Duration> {
-        let waiting = self
-            .waiting
-            .iter()
-            .filter_map(|turn| self.jobs.get(&turn.job));
-        let all = self.expected(waiting.map(Job::cost).sum())?;
-        Some(all / self.capacity(now).max(1))
+        let waiting = self.waiting.iter().map(|turn| self.jobs.get(&turn.job));
+        let times = waiting.flatten().map(|job| self.expected(job.cost()));
+        Some(times.sum::<Option<Duration>>()? / self.capacity(now).max(1))
     }
 
     /// The job goes home because it is late: that counts as a measurement of those who have it.

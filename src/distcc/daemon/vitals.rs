@@ -90,7 +90,7 @@ fn look(session: u32, lines: u64) -> Look {
         look.processes += 1;
         look.cpu += process.accumulated_cpu_time();
     };
-    // The table of all processes costs a worker under a CPU quota 3 % of its time, twice a second.
+    // The table of all processes, twice a second, was 110,000 system calls in a build of 50 s.
     let family: Vec<Pid> = descendants(session)
         .into_iter()
         .map(Pid::from_u32)

@@ -10,20 +10,19 @@ use std::{
     collections::BTreeSet,
     future::poll_fn,
     io::{self, IoSliceMut},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::fd::{AsFd, AsRawFd},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::net::sockopt;
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{io::Interest, net::UdpSocket};
 
 use linked::Linked;
 
 /// A bound UDP socket. Addresses it gives and takes are plain IPv4 or IPv6, never IPv4 mapped into IPv6.
 pub(super) struct Socket {
-    socket: Reader,
+    socket: UdpSocket,
     state: UdpSocketState,
     dual: bool,
     linked: Linked,
@@ -32,10 +31,6 @@ pub(super) struct Socket {
     /// Buffers of batches that were sent.
     spare: Vec<Vec<u8>>,
 }
-
-/// A socket that wakes its task when something has come, and for nothing else: one that waits for room, too, is woken by every
-/// datagram that leaves (measured: a quarter of a primary's wake-ups).
-type Reader = AsyncFd<UdpSocket>;
 
 /// Datagrams of one size to one address; the last may be shorter.
 struct Batch {
@@ -49,13 +44,13 @@ impl Socket {
     /// Binds to `addr`, or to any port of IPv6 and IPv4 together, or of IPv4 alone where there is no IPv6.
     pub(super) fn bind(addr: Option<SocketAddr>) -> io::Result<Self> {
         let socket = match addr {
-            Some(addr) => UdpSocket::bind(addr),
-            None => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))
-                .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))),
+            Some(addr) => std::net::UdpSocket::bind(addr),
+            None => std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))
+                .or_else(|_| std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))),
         }?;
         socket.set_nonblocking(true)?;
         let dual = socket.local_addr()?.is_ipv6();
-        let socket = reader(socket)?;
+        let socket = UdpSocket::from_std(socket)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         // Without the right to more the kernel gives `rmem_max`; QUIC's windows hold with that too.
         drop(state.set_recv_buffer_size(UdpSockRef::from(&socket), KERNEL_BUFFER));
@@ -73,7 +68,7 @@ impl Socket {
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.get_ref().local_addr()
+        self.socket.local_addr()
     }
 
     /// Gives the peers at these addresses receive buffers of their own, where the system can.
@@ -86,7 +81,7 @@ impl Socket {
     pub(super) async fn readable(&self) {
         poll_fn(|context| {
             // Both are asked, so that either wakes the task. An error is seen when something is received.
-            let main = self.socket.poll_read_ready(context).map(drop);
+            let main = self.socket.poll_recv_ready(context).map(drop);
             let linked = self.linked.poll_readable(context);
             if main.is_ready() { main } else { linked }
         })
@@ -146,16 +141,16 @@ impl Socket {
     }
 
     fn try_send_near(&self, to: SocketAddr, datagram: &[u8], ttl: u8) -> io::Result<()> {
-        let socket = self.socket.get_ref();
+        let socket = &self.socket;
         if to.is_ipv6() {
             sockopt::set_ipv6_unicast_hops(socket, Some(ttl))?;
-            let sent = socket.send_to(datagram, to);
+            let sent = socket.try_send_to(datagram, to);
             sockopt::set_ipv6_unicast_hops(socket, None)?;
             return sent.map(drop);
         }
         let usual = sockopt::ip_ttl(socket)?;
         sockopt::set_ip_ttl(socket, ttl.into())?;
-        let sent = socket.send_to(datagram, self.destination(to));
+        let sent = socket.try_send_to(datagram, self.destination(to));
         sockopt::set_ip_ttl(socket, usual)?;
         sent.map(drop)
     }
@@ -176,11 +171,11 @@ impl Socket {
                 self.state
                     .try_send(UdpSockRef::from(&self.socket), &transmit)
             };
-            match send() {
+            match self.socket.try_io(Interest::WRITABLE, send) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // A full send buffer empties within a millisecond; a device that is gone must not stop the loop.
-                    drop(tokio::time::timeout(SEND_PATIENCE, self.room()).await);
-                    if let Err(error) = send() {
+                    drop(tokio::time::timeout(SEND_PATIENCE, self.socket.writable()).await);
+                    if let Err(error) = self.socket.try_io(Interest::WRITABLE, send) {
                         tracing::trace!(%to, %error, "datagrams not sent");
                     }
                 }
@@ -194,13 +189,6 @@ impl Socket {
         self.pending = pending;
     }
 
-    /// Waits for room to send: a second handle, for the first waits for nothing but what comes.
-    async fn room(&self) -> io::Result<()> {
-        let handle = self.socket.as_fd().try_clone_to_owned()?;
-        drop(register(handle, Interest::WRITABLE)?.writable().await?);
-        Ok(())
-    }
-
     fn destination(&self, to: SocketAddr) -> SocketAddr {
         match to.ip() {
             IpAddr::V4(v4) if self.dual => SocketAddr::new(v4.to_ipv6_mapped().into(), to.port()),
@@ -209,20 +197,8 @@ impl Socket {
     }
 }
 
-fn reader(socket: UdpSocket) -> io::Result<Reader> {
-    register(socket, Interest::READABLE)
-}
-
-#[expect(
-    deprecated,
-    reason = "tokio's replacement is unsafe, as it must be for types that may change their descriptor; these own one for good"
-)]
-fn register<T: AsRawFd + AsFd>(inner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
-    AsyncFd::with_interest(inner, interest)
-}
-
 fn receive(
-    socket: &Reader,
+    socket: &UdpSocket,
     state: &UdpSocketState,
     buffers: &mut [Vec<u8>],
     take: &mut impl FnMut(SocketAddr, &[u8]),
@@ -233,7 +209,7 @@ fn receive(
         .map(|buffer| IoSliceMut::new(buffer))
         .collect();
     let mut count = 0;
-    let read = socket.try_io(Interest::READABLE, |socket| {
+    let read = socket.try_io(Interest::READABLE, || {
         count = state.recv(UdpSockRef::from(socket), &mut slices, &mut metas)?;
         // Fewer than were asked for: it is empty, and need not be asked again before it wakes this task.
         match count < FULL {
@@ -280,23 +256,3 @@ const LARGEST_BATCH: usize = 64 << 10;
 const SPARE: usize = 32;
 
 const SEND_PATIENCE: Duration = Duration::from_millis(10);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn room_is_waited_for_beside_what_comes() {
-        let mut socket = Socket::bind(Some("127.0.0.1:0".parse().unwrap())).unwrap();
-        let me = socket.local_addr().unwrap();
-        for datagram in [&[1_u8][..], &[2]] {
-            socket.room().await.unwrap();
-            socket.queue(me, &[datagram]);
-            socket.flush().await;
-            socket.readable().await;
-            let mut came = Vec::new();
-            socket.receive(|from, bytes| came.push((from, bytes.to_vec())));
-            assert_eq!(came, [(me, datagram.to_vec())]);
-        }
-    }
-}

@@ -90,7 +90,7 @@ fn look(session: u32, lines: u64) -> Look {
         look.processes += 1;
         look.cpu += process.accumulated_cpu_time();
     };
-    // The table of all processes, twice a second, was 110,000 system calls in a build of 50 s.
+    // With the table of all processes, twice a second, a worker opened 12,500 files in a build of redis instead of 2,000.
     let family: Vec<Pid> = descendants(session)
         .into_iter()
         .map(Pid::from_u32)

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     task::{Context, Poll},
 };
 
@@ -15,18 +15,19 @@ use quinn_udp::{UdpSockRef, UdpSocketState};
 use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, connect, ipproto, socket_with, sockopt,
 };
+use tokio::net::UdpSocket;
 
-use super::{KERNEL_BUFFER, Reader, reader};
+use super::KERNEL_BUFFER;
 
 /// The connected sockets, by the address that they are connected to.
 #[derive(Default)]
 pub(super) struct Linked {
-    sockets: BTreeMap<SocketAddr, (Reader, UdpSocketState)>,
+    sockets: BTreeMap<SocketAddr, (UdpSocket, UdpSocketState)>,
 }
 
 impl Linked {
     /// Makes these the connected ones. A socket that cannot be had is no loss: the main one gets what comes.
-    pub(super) fn set(&mut self, main: &Reader, remotes: &BTreeSet<SocketAddr>) {
+    pub(super) fn set(&mut self, main: &UdpSocket, remotes: &BTreeSet<SocketAddr>) {
         self.sockets.retain(|remote, _| remotes.contains(remote));
         for remote in remotes {
             if self.sockets.contains_key(remote) {
@@ -44,20 +45,19 @@ impl Linked {
         let mut any = Poll::Pending;
         // All are asked, so that each wakes the task.
         for (socket, _) in self.sockets.values() {
-            if socket.poll_read_ready(context).is_ready() {
+            if socket.poll_recv_ready(context).is_ready() {
                 any = Poll::Ready(());
             }
         }
         any
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Reader, &UdpSocketState)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&UdpSocket, &UdpSocketState)> {
         self.sockets.values().map(|(socket, state)| (socket, state))
     }
 }
 
-fn connected(main: &Reader, remote: SocketAddr) -> io::Result<(Reader, UdpSocketState)> {
-    let main = main.get_ref();
+fn connected(main: &UdpSocket, remote: SocketAddr) -> io::Result<(UdpSocket, UdpSocketState)> {
     let local = main.local_addr()?;
     let family = match local {
         SocketAddr::V4(_) => AddressFamily::INET,
@@ -73,7 +73,7 @@ fn connected(main: &Reader, remote: SocketAddr) -> io::Result<(Reader, UdpSocket
     }
     bind(&socket, &local)?;
     connect(&socket, &remote)?;
-    let socket = reader(UdpSocket::from(socket))?;
+    let socket = UdpSocket::from_std(std::net::UdpSocket::from(socket))?;
     let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
     drop(state.set_recv_buffer_size(UdpSockRef::from(&socket), KERNEL_BUFFER));
     Ok((socket, state))
@@ -82,8 +82,6 @@ fn connected(main: &Reader, remote: SocketAddr) -> io::Result<(Reader, UdpSocket
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
-
-    use tokio::net::UdpSocket;
 
     use super::*;
     use crate::tunnel::socket::Socket;

@@ -7,21 +7,20 @@ use std::{
 };
 
 use quinn_udp::UdpSocketState;
-
-use super::Reader;
+use tokio::net::UdpSocket;
 
 /// No sockets.
 #[derive(Default)]
 pub(super) struct Linked;
 
 impl Linked {
-    pub(super) fn set(&mut self, _main: &Reader, _remotes: &BTreeSet<SocketAddr>) {}
+    pub(super) fn set(&mut self, _main: &UdpSocket, _remotes: &BTreeSet<SocketAddr>) {}
 
     pub(super) fn poll_readable(&self, _context: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Reader, &UdpSocketState)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&UdpSocket, &UdpSocketState)> {
         std::iter::empty()
     }
 }

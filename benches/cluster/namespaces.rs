@@ -13,6 +13,9 @@ mod tools;
 /// Set for the process inside the namespaces.
 const INSIDE: &str = "DISTMESH_BENCH_INSIDE";
 
+/// Forty directories that cargo adds for what it starts: every program of a build would look there for each of its libraries first.
+const OF_CARGO: &str = "LD_LIBRARY_PATH";
+
 /// What every benchmark needs, and Debian's packages that have it.
 const TOOLS: [(&str, &str); 3] = [
     ("unshare", "util-linux"),
@@ -41,6 +44,7 @@ pub(crate) fn enter(needed: &[(&str, &str)]) -> Result<(), ExitCode> {
         .arg(own)
         .args(env::args_os().skip(1))
         .env(INSIDE, "1")
+        .env_remove(OF_CARGO)
         .exec();
     eprintln!("cannot run unshare: {error}");
     Err(ExitCode::from(2))

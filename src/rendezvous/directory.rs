@@ -3,8 +3,9 @@
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, Read, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, FileExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -19,6 +20,9 @@ use crate::session::MAX_SEALED;
 pub struct Directory {
     path: PathBuf,
     lease: Duration,
+    /// What is written to learn the time. It has no name, and is kept: to make one costs a file system a hundred times what it
+    /// costs to write to it.
+    clock: Mutex<Option<File>>,
 }
 
 impl Directory {
@@ -31,6 +35,7 @@ impl Directory {
         let directory = Self {
             path: path.to_owned(),
             lease,
+            clock: Mutex::default(),
         };
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         // Writing is tried now, so that a person learns of a wrong path at the start.
@@ -53,11 +58,13 @@ impl Directory {
 
     /// The file system's own time.
     fn file_time_now(&self) -> io::Result<SystemTime> {
-        let mut probe = tempfile::Builder::new()
-            .prefix(TEMPORARY)
-            .tempfile_in(&self.path)?;
-        probe.write_all(b".")?;
-        probe.as_file().metadata()?.modified()
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that its server has forgotten (NFS: ESTALE) is made anew.
+        if let Some(time) = clock.as_ref().and_then(|file| written_now(file).ok()) {
+            return Ok(time);
+        }
+        let file = clock.insert(tempfile::tempfile_in(&self.path)?);
+        written_now(file)
     }
 
     fn publish_now(&self, name: &EntryName, sealed: &[u8]) -> io::Result<()> {
@@ -178,6 +185,12 @@ impl Rendezvous for Directory {
     }
 }
 
+/// The time of a write to this file. A write changes it even if it changes nothing else.
+fn written_now(file: &File) -> io::Result<SystemTime> {
+    file.write_all_at(b".", 0)?;
+    file.metadata()?.modified()
+}
+
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -270,6 +283,16 @@ mod tests {
             dir.list().await.unwrap(),
             [entry("fresh", 1), entry("stale", 1)]
         );
+    }
+
+    #[test]
+    fn the_file_systems_time_goes_on_and_has_no_name() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = Directory::open(tmp.path()).unwrap();
+        let first = dir.file_time_now().unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(dir.file_time_now().unwrap() > first);
+        assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]

@@ -80,6 +80,9 @@ impl Request {
             request
                 .body
                 .append(&chunk[fed.head..fed.head + fed.body], spill)?;
+            if request.parser.has_arguments() {
+                request.body.expect(request.parser.left());
+            }
         }
         Ok(Some(request))
     }
@@ -134,6 +137,12 @@ pub(super) async fn write_spool(
     to: &mut (impl AsyncWrite + Unpin + ?Sized),
     spool: &Spool,
 ) -> io::Result<()> {
+    if let Some(bytes) = spool.in_memory() {
+        for chunk in bytes.chunks(CHUNK) {
+            timeout(STALL, to.write_all(chunk)).await??;
+        }
+        return Ok(());
+    }
     let mut chunk = vec![0; CHUNK];
     let mut offset = 0;
     loop {
@@ -170,6 +179,7 @@ async fn read_response(
         }
         let kept = bytes.append(&chunk[..count], spill);
         kept.map_err(AttemptFailure::NoRoom)?;
+        bytes.expect(parser.left());
     }
     judge(&parser, version)?;
     let status = parser.status();

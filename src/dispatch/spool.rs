@@ -107,8 +107,20 @@ impl Spool {
         Ok(())
     }
 
+    /// So many bytes more were announced: memory for them is taken at once, where it will be memory.
+    pub(super) fn expect(&mut self, bytes: u64) {
+        if self.file.is_none() && self.len + bytes <= IN_MEMORY as u64 {
+            self.memory.reserve(bytes as usize);
+        }
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.len
+    }
+
+    /// All of it, if it is in memory.
+    pub(super) fn in_memory(&self) -> Option<&[u8]> {
+        self.file.is_none().then_some(&self.memory)
     }
 
     /// Fills `buffer` from `offset`; 0 at the end.
@@ -134,7 +146,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spill = Spill::new(dir.path().to_owned());
         let mut spool = Spool::default();
+        spool.expect(u64::MAX >> 1);
+        assert_eq!(spool.memory.capacity(), 0);
         for n in 0..6u8 {
+            spool.expect(1 << 20);
+            assert_eq!(spool.in_memory().is_some(), n < 5);
             spool.append(&vec![n; 1 << 20], &spill).unwrap();
         }
         assert!(spool.file.is_some() && spool.memory.is_empty());

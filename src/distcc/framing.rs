@@ -116,6 +116,11 @@ impl RequestParser {
         self.due == Due::End && self.left == 0
     }
 
+    /// Bytes that the packet which has begun still lacks, as far as its length has come.
+    pub fn left(&self) -> u64 {
+        self.left.into()
+    }
+
     /// The client may close here: its preprocessor failed, or it never had anything to say.
     pub fn may_be_abandoned(&self) -> bool {
         let at_boundary = self.left == 0 && self.token.is_empty();
@@ -324,6 +329,11 @@ impl ResponseParser {
             rest = &rest[used..];
         }
         Ok(chunk.len() - rest.len())
+    }
+
+    /// Bytes that the packet which has begun still lacks, as far as its length has come.
+    pub fn left(&self) -> u64 {
+        self.left.into()
     }
 
     /// The whole response was fed.

@@ -18,18 +18,24 @@ type Look = (u64, u64, u64, [i64; 4]);
 impl Stamp {
     /// How the files look now; links are followed. One that is not there may come.
     pub(super) fn of(files: impl IntoIterator<Item = PathBuf>) -> Self {
-        let looks = files.into_iter().map(|file| {
-            let look = look(&file);
-            (file, look)
-        });
-        Self(looks.collect())
+        let mut stamp = Self::default();
+        files.into_iter().for_each(|file| stamp.add(file));
+        stamp
     }
 
     /// The same with one file more.
     pub(super) fn and(&self, file: &Path) -> Self {
         let mut more = self.clone();
-        more.0.push((file.to_owned(), look(file)));
+        more.add(file.to_owned());
         more
+    }
+
+    /// A file that is named twice is looked at once.
+    fn add(&mut self, file: PathBuf) {
+        if self.0.iter().all(|(known, _)| *known != file) {
+            let look = look(&file);
+            self.0.push((file, look));
+        }
     }
 
     /// Whether all of them look as they did.
@@ -52,6 +58,13 @@ fn look(file: &Path) -> Option<Look> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_named_twice_is_looked_at_once() {
+        let names = ["/", "/dev", "/"].map(PathBuf::from);
+        let stamp = Stamp::of(names).and(Path::new("/dev"));
+        assert_eq!(stamp.0.len(), 2);
+    }
 
     #[test]
     fn what_was_written_replaced_removed_or_came_is_noticed() {

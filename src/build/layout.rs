@@ -134,16 +134,19 @@ fn names_on(path: &OsStr) -> BTreeSet<String> {
 pub fn real_tool(name: &OsStr, path: &OsStr, own: Option<&Path>) -> Option<PathBuf> {
     std::env::split_paths(path)
         .map(|dir| dir.join(name))
+        .filter(|file| is_executable(file))
         .find(|file| {
             std::fs::canonicalize(file).is_ok_and(|target| {
-                Some(target.as_path()) != own
-                    && !is_named(&target, OURS)
-                    && !is_masquerade(&target)
-                    && std::fs::metadata(&target).is_ok_and(|found| {
-                        found.is_file() && found.permissions().mode() & 0o111 != 0
-                    })
+                let ours = Some(target.as_path()) == own || is_named(&target, OURS);
+                !ours && !is_named(&target, MASQUERADES)
             })
         })
+}
+
+/// One look, where most of PATH has nothing; links are followed.
+fn is_executable(file: &Path) -> bool {
+    let found = std::fs::metadata(file);
+    found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 /// Whether a file is ccache or another program that poses as a compiler.

@@ -74,7 +74,9 @@ pub fn run_if_shim() {
         (_, Some(guard::WORD), _) if args.len() == 2 => guard::keep(Path::new(&args[1])),
         (_, Some(LAUNCH), place) if args.len() > 1 => {
             let rest = args.split_off(2);
-            compiler::compile(Path::new(&args[1]), rest, place.as_ref());
+            let named = Path::new(&args[1]);
+            let real = place.as_ref().map(|place| place.genuine(named));
+            compiler::compile(real.as_deref().unwrap_or(named), rest, place.as_ref());
         }
         ("distcc", Some(_), Some(place)) => {
             let rest = args.split_off(1);
@@ -85,7 +87,10 @@ pub fn run_if_shim() {
 }
 
 fn become_named(name: &OsStr, called: OsString, args: Vec<OsString>, place: Option<Place>) -> ! {
-    let path = variable("PATH").unwrap_or_default();
+    let path = match &place {
+        Some(place) => place.plain_path(),
+        None => variable("PATH").unwrap_or_default(),
+    };
     let Some(real) = real_tool(name, &path, own().as_deref()) else {
         fail(name)
     };

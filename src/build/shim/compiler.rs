@@ -15,20 +15,19 @@ use crate::distcc::target;
 use crate::event::{CompileSeen, Compiler, Route};
 use crate::machine::cpu;
 
-/// Becomes distcc, ccache or the compiler.
-pub(super) fn compile(named: &Path, args: Vec<OsString>, place: Option<&Place>) -> ! {
+/// Becomes distcc, ccache or this compiler, which is a real one.
+pub(super) fn compile(real: &Path, args: Vec<OsString>, place: Option<&Place>) -> ! {
     let (Some(place), Some(words)) = (place, texts(&args)) else {
-        execute(Command::new(named).args(args))
+        execute(Command::new(real).args(args))
     };
-    let real = place.genuine(named);
     let state = State::read(&place.dir);
-    let mut seen = judge(&real, &words, &state);
+    let mut seen = judge(real, &words, &state);
     let is_compile = seen.route != Route::NotACompile;
     if state.ccache && is_compile {
         say(&place.dir, &cached(seen.clone()));
         let remote = seen.route == Route::Distcc;
         // Only a missing ccache lets this return; then the compile goes on without it.
-        let _ = ccache(&real, &args, remote, place).exec();
+        let _ = ccache(real, &args, remote, place).exec();
         if remote {
             stay_if_permitted(&mut seen, &state, place);
             seen.spent_us = spent_us();
@@ -40,7 +39,7 @@ pub(super) fn compile(named: &Path, args: Vec<OsString>, place: Option<&Place>) 
         say(&place.dir, &Said::Compile(seen.clone()));
     }
     if seen.route == Route::Distcc {
-        let _ = distcc(&real, words, place).exec();
+        let _ = distcc(real, words, place).exec();
     }
     execute(Command::new(real).args(args).env(WITHIN, "1"))
 }

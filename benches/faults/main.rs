@@ -25,6 +25,8 @@ mod faults;
 #[path = "../measure/figures.rs"]
 mod figures;
 mod garbage;
+#[path = "../measure/median.rs"]
+mod median;
 mod runs;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};

@@ -24,6 +24,7 @@ use crate::{
     },
     faults::Fault,
     garbage,
+    median::median,
 };
 
 /// Who distributes.
@@ -267,7 +268,7 @@ pub(crate) fn tell(runs: &[Run], local: Option<&Local>, timeless: bool) -> bool 
     }
     let usual: BTreeMap<_, _> = undisturbed
         .into_iter()
-        .map(|(arm, walls)| (arm, median(walls)))
+        .map(|(arm, walls)| (arm, median(&walls)))
         .collect();
     println!(
         "\n{:<10} {:<10} {:>8} {:>8} {:>8} {:>6} {:>6} {:>6}",
@@ -314,7 +315,7 @@ pub(crate) fn tell(runs: &[Run], local: Option<&Local>, timeless: bool) -> bool 
                 let name = fault.map_or("none".to_owned(), |fault| format!("{fault:?}"));
                 println!(
                     "median {arm:?} {name}: {:.2} of the undisturbed build",
-                    median(walls) / usual
+                    median(&walls) / usual
                 );
             }
         }
@@ -333,9 +334,4 @@ fn bound(run: &Run, usual: f64, local: Option<&Local>) -> f64 {
         return at + local.map_or(f64::NAN, rest) + 5.0;
     }
     at + (usual - at).max(0.0) * WORKERS as f64 / left as f64 + 3.0 + run.longest_lost
-}
-
-fn median(mut of: Vec<f64>) -> f64 {
-    of.sort_by(f64::total_cmp);
-    of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
 }

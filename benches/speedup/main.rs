@@ -27,6 +27,8 @@ mod figures;
 mod icecream;
 mod markdown;
 mod measured;
+#[path = "../measure/median.rs"]
+mod median;
 mod plot;
 mod table;
 mod wireguard;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     arms::{Arm, Run},
     cluster::stock::Setting,
+    median::median,
 };
 
 /// The runs of one arm, of one setting, with one number of workers.
@@ -73,11 +74,6 @@ impl Series {
             _ => String::new(),
         }
     }
-}
-
-/// The middle one of values in order.
-fn median(sorted: &[f64]) -> f64 {
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// All series; those of a grid's search are left out.

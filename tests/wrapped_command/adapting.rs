@@ -56,7 +56,8 @@ async fn while_the_workers_are_full_an_idle_machine_compiles_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn late_jobs_come_home_when_there_is_nothing_else_to_do() {
-    let worker = Worker::start_far_away(2, Duration::from_secs(60)).await;
+    // Longer than an attempt has to reach its worker, or now and then one would.
+    let worker = Worker::start_far_away(2, Duration::from_secs(90)).await;
     let stage = sources(12, TRIVIAL);
     let told = worker.build(adapting(&stage)).await;
     assert_eq!((told.outcome.exit, told.outcome.remote), (0, 0));

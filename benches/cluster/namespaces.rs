@@ -13,7 +13,7 @@ mod tools;
 /// Set for the process inside the namespaces.
 const INSIDE: &str = "DISTMESH_BENCH_INSIDE";
 
-/// Forty directories that cargo adds for what it starts: every program of a build would look there for each of its libraries first.
+/// Directories that cargo adds for what it starts: every program of a build would look there for its libraries first.
 const OF_CARGO: &str = "LD_LIBRARY_PATH";
 
 /// What every benchmark needs, and Debian's packages that have it.

@@ -137,21 +137,15 @@ pub(super) async fn write_spool(
     to: &mut (impl AsyncWrite + Unpin + ?Sized),
     spool: &Spool,
 ) -> io::Result<()> {
-    if let Some(bytes) = spool.in_memory() {
-        for chunk in bytes.chunks(CHUNK) {
-            timeout(STALL, to.write_all(chunk)).await??;
-        }
-        return Ok(());
-    }
-    let mut chunk = vec![0; CHUNK];
+    let mut buffer = Vec::new();
     let mut offset = 0;
     loop {
-        let count = spool.read_at(&mut chunk, offset)?;
-        if count == 0 {
+        let chunk = spool.chunk(offset, CHUNK, &mut buffer)?;
+        if chunk.is_empty() {
             return Ok(());
         }
-        timeout(STALL, to.write_all(&chunk[..count])).await??;
-        offset += count as u64;
+        timeout(STALL, to.write_all(chunk)).await??;
+        offset += chunk.len() as u64;
     }
 }
 

@@ -118,22 +118,21 @@ impl Spool {
         self.len
     }
 
-    /// All of it, if it is in memory.
-    pub(super) fn in_memory(&self) -> Option<&[u8]> {
-        self.file.is_none().then_some(&self.memory)
-    }
-
-    /// Fills `buffer` from `offset`; 0 at the end.
-    pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    /// So many bytes from `offset`, fewer at the end, none behind it. What is in a file comes through `buffer`.
+    pub(super) fn chunk<'a>(
+        &'a self,
+        offset: u64,
+        length: usize,
+        buffer: &'a mut Vec<u8>,
+    ) -> io::Result<&'a [u8]> {
         if let Some(file) = &self.file {
-            return file.file.read_at(buffer, offset);
+            buffer.resize(length, 0);
+            let count = file.file.read_at(buffer, offset)?;
+            return Ok(&buffer[..count]);
         }
-        let from = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(self.memory.len());
-        let count = buffer.len().min(self.memory.len() - from);
-        buffer[..count].copy_from_slice(&self.memory[from..from + count]);
-        Ok(count)
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let rest = self.memory.get(from..).unwrap_or_default();
+        Ok(&rest[..length.min(rest.len())])
     }
 }
 
@@ -150,15 +149,29 @@ mod tests {
         assert_eq!(spool.memory.capacity(), 0);
         for n in 0..6u8 {
             spool.expect(1 << 20);
-            assert_eq!(spool.in_memory().is_some(), n < 5);
             spool.append(&vec![n; 1 << 20], &spill).unwrap();
         }
         assert!(spool.file.is_some() && spool.memory.is_empty());
-        let mut byte = [9; 2];
-        assert_eq!(spool.read_at(&mut byte, (1 << 20) - 1).unwrap(), 2);
-        assert_eq!(byte, [0, 1]);
-        assert_eq!(spool.read_at(&mut byte, spool.len()).unwrap(), 0);
+        let (mut buffer, end) = (Vec::new(), spool.len());
+        let middle = spool.chunk((1 << 20) - 1, 2, &mut buffer).unwrap();
+        assert_eq!(middle, [0, 1]);
+        assert_eq!(spool.chunk(end - 1, 2, &mut buffer).unwrap(), [5]);
+        assert!(spool.chunk(end, 2, &mut buffer).unwrap().is_empty());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_small_body_is_read_from_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::default();
+        spool
+            .append(b"abc", &Spill::new(dir.path().to_owned()))
+            .unwrap();
+        let mut buffer = Vec::new();
+        for (offset, bytes) in [(0, &b"ab"[..]), (2, b"c"), (3, b""), (9, b"")] {
+            assert_eq!(spool.chunk(offset, 2, &mut buffer).unwrap(), bytes);
+        }
+        assert!(buffer.is_empty());
     }
 
     #[test]

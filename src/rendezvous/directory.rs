@@ -20,8 +20,8 @@ use crate::session::MAX_SEALED;
 pub struct Directory {
     path: PathBuf,
     lease: Duration,
-    /// What is written to learn the time. It has no name, and is kept: to make one costs a file system a hundred times what it
-    /// costs to write to it.
+    /// What is written to learn the time. It has no name, and is kept: to make and remove one for each look costs a file system
+    /// more than all else of the look.
     clock: Mutex<Option<File>>,
 }
 

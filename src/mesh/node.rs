@@ -228,8 +228,9 @@ impl Mesh {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.note_time(now);
         self.handle_relays(now);
+        let company = self.peers.values().any(|peer| peer.is_path_due(now));
         for peer in self.peers.values_mut() {
-            peer.handle_timeout(now, &mut self.out);
+            peer.handle_timeout(now, company, &mut self.out);
         }
         if self.next_relays.is_none() && self.peers.values().any(Peer::needs_relay) {
             self.look_for_relays(now);

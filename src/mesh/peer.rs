@@ -193,7 +193,10 @@ impl Peer {
                     self.wake(now);
                     self.handle_ping(from, now);
                 }
-                self.send_due(now, out);
+                // One that comes over a way that works, not the first of a storm.
+                let answers = |punch: &Punch| punch.answered_within(PROVEN_FOR, now);
+                let company = self.punches.get(&from).is_some_and(answers);
+                self.send_due(now, company, out);
                 true
             }
             Some(Probe::Pong { id, observed }) => {
@@ -218,7 +221,8 @@ impl Peer {
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+    /// `company`: the path of some peer is pinged at this very moment.
+    pub(super) fn handle_timeout(&mut self, now: Instant, company: bool, out: &mut Outbox) {
         if self.is_asleep(now) {
             return self.rest(out);
         }
@@ -226,7 +230,7 @@ impl Peer {
             self.apply(Some(change), now, out);
         }
         self.forget_idle(now);
-        self.send_due(now, out);
+        self.send_due(now, company, out);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -239,6 +243,12 @@ impl Peer {
         }
         let pings = self.punches.values().map(Punch::poll_timeout);
         pings.chain(self.liveness.poll_timeout()).chain(until).min()
+    }
+
+    /// Whether the path is pinged at the next timeout.
+    pub(super) fn is_path_due(&self, now: Instant) -> bool {
+        let path = self.path().and_then(|path| self.punches.get(&path));
+        path.is_some_and(|path| path.is_due(now))
     }
 
     fn has_path(&self) -> bool {
@@ -380,13 +390,14 @@ impl Peer {
         names(&self.descriptor.candidates, route)
     }
 
-    fn send_due(&mut self, now: Instant, out: &mut Outbox) {
+    /// `company`: something else is sent at this moment anyhow.
+    fn send_due(&mut self, now: Instant, company: bool, out: &mut Outbox) {
         if self.path_falters(now) {
             for punch in self.punches.values_mut() {
                 punch.hurry(now);
             }
         }
-        let due = |punch: &&Punch| punch.is_due(now);
+        let due = |punch: &&Punch| punch.is_due(now) || company && punch.may_join(now);
         let routes: Vec<_> = self.punches.values().filter(due).map(|p| p.route).collect();
         for route in routes {
             let approach = self.approach_to(route, now);

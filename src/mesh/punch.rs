@@ -27,6 +27,8 @@ pub(super) struct Punch {
     pub(super) route: Route,
     pub(super) kind: CandidateKind,
     next: Instant,
+    /// How much sooner than `next` will do as well.
+    leeway: Duration,
     last_sent: Option<Instant>,
     knocks: u32,
     outstanding: VecDeque<Outstanding>,
@@ -55,6 +57,7 @@ impl Punch {
             route,
             kind,
             next: now,
+            leeway: Duration::ZERO,
             last_sent: None,
             knocks: 0,
             outstanding: VecDeque::new(),
@@ -68,6 +71,12 @@ impl Punch {
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.next <= now
+    }
+
+    /// Whether it is time for a ping if others go at the same time. Nobody waits for one that only says "still here": it goes with
+    /// that of another link's path, or with the answer to the peer's, so that the pings of all links soon go in one wake-up.
+    pub(super) fn may_join(&self, now: Instant) -> bool {
+        self.next <= now + self.leeway
     }
 
     pub(super) fn poll_timeout(&self) -> Instant {
@@ -85,6 +94,10 @@ impl Punch {
             timed: true,
         });
         self.next = now + self.gap(cadence);
+        self.leeway = match cadence {
+            Cadence::Standby => LEEWAY,
+            Cadence::Knock | Cadence::Path | Cadence::Burst => Duration::ZERO,
+        };
         self.last_sent = Some(now);
         self.knocks = self.knocks.saturating_add(1);
         self.unanswered = self.unanswered.saturating_add(1);
@@ -109,6 +122,7 @@ impl Punch {
     pub(super) fn rest(&mut self) {
         if let Some(sent) = self.last_sent {
             self.next = sent + EACH;
+            self.leeway = LEEWAY;
         }
     }
 
@@ -129,10 +143,12 @@ impl Punch {
     /// Not now.
     pub(super) fn put_off(&mut self, now: Instant) {
         self.next = now + EACH;
+        self.leeway = Duration::ZERO;
     }
 
     /// Pings next no later than `at`, but never faster than a burst.
     pub(super) fn hurry(&mut self, at: Instant) {
+        self.leeway = Duration::ZERO;
         let earliest = self.last_sent.map_or(at, |sent| at.max(sent + BURST));
         self.next = self.next.min(earliest);
     }
@@ -199,6 +215,8 @@ fn knock_gap(sent: u32) -> Duration {
 }
 
 const EACH: Duration = Duration::from_secs(1);
+/// Half of it: then one of two nodes that ping each other is always drawn to the other, and pings of one node to each other.
+const LEEWAY: Duration = Duration::from_millis(500);
 /// An unanswered ping on the path is repeated soon: eight of them fit into the 3 s that make a peer suspect, so that loss alone
 /// hardly ever does. A long path is given its time.
 const PATH_RETRY: Duration = Duration::from_millis(250);
@@ -246,9 +264,26 @@ mod tests {
         let (mut punch, start) = punch();
         punch.handle_sent(id(1), Cadence::Path, start);
         assert_eq!(punch.poll_timeout(), start + PATH_RETRY);
+        assert!(!punch.is_due(start + PATH_RETRY - Duration::from_millis(1)));
         assert!(punch.handle_answer(&id(1), start + Duration::from_millis(30)));
         punch.rest();
         assert_eq!(punch.poll_timeout(), start + EACH);
+    }
+
+    #[test]
+    fn a_path_that_answers_is_pinged_with_others_but_not_twice_as_often() {
+        let (mut punch, start) = punch();
+        punch.handle_sent(id(1), Cadence::Path, start);
+        assert!(punch.handle_answer(&id(1), start));
+        punch.rest();
+        assert!(!punch.may_join(start + LEEWAY - Duration::from_millis(1)));
+        assert!(punch.may_join(start + LEEWAY));
+        assert!(!punch.is_due(start + LEEWAY), "nor alone");
+        punch.hurry(start + EACH);
+        assert!(
+            !punch.may_join(start + LEEWAY),
+            "in trouble it has a time of its own"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -129,15 +130,21 @@ pub(super) fn start(
 
 impl Driver {
     async fn run(mut self) {
+        let mut alarm = pin!(sleep_until(now().into()));
         loop {
             self.drain(now());
             self.socket.flush().await;
+            // An alarm that rings too soon costs one turn of the loop; to set it anew in each, as acknowledgements move the deadline
+            // to and fro, costs more.
             let deadline = self.deadline().into();
+            if deadline < alarm.deadline() || alarm.is_elapsed() {
+                alarm.as_mut().reset(deadline);
+            }
             let input = tokio::select! {
                 () = self.socket.readable() => Input::Datagrams,
                 command = self.commands.recv() => Input::Command(command),
                 Some(key) = self.changed.recv() => Input::Changed(key),
-                () = sleep_until(deadline) => Input::Clock,
+                () = &mut alarm => Input::Clock,
             };
             let now = now();
             match input {
@@ -270,7 +277,7 @@ impl Driver {
                 link.handle_timeout(now);
             }
         }
-        if self.next_tick <= now {
+        if self.next_tick <= now + TICK / 2 {
             self.limiter.reset_count();
             self.links.values_mut().for_each(Link::tick);
             self.next_tick = now + TICK;
@@ -418,8 +425,9 @@ fn now() -> Instant {
 /// Two readings of the clocks differ by microseconds.
 const SUSPENDED: Duration = Duration::from_millis(500);
 
-/// boringtun wants its timers looked at about every 250 ms.
-const TICK: Duration = Duration::from_millis(250);
+/// boringtun counts in seconds, from 5 on: an initiation is repeated here, not there. Whatever wakes the loop in the second half of one
+/// will do.
+const TICK: Duration = Duration::from_secs(1);
 
 /// How often the machine's addresses are looked up: a laptop that changes networks is found again within this.
 const ADDRESSES: Duration = Duration::from_secs(10);

@@ -1,5 +1,7 @@
 //! Parse, set up, dispatch, exit code.
 
+mod memory;
+
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 use distmesh::{

@@ -15,6 +15,8 @@ mod distccd;
 mod load;
 #[path = "../measure/mod.rs"]
 mod measure;
+#[path = "../../src/memory.rs"]
+mod memory;
 mod overhead;
 mod pretended;
 mod primary;

@@ -20,6 +20,8 @@ mod endpoint;
 )]
 #[path = "../measure/figures.rs"]
 mod figures;
+#[path = "../../src/memory.rs"]
+mod memory;
 #[path = "../cluster/namespaces.rs"]
 mod namespaces;
 mod network;

@@ -13,6 +13,8 @@ use super::{Cluster, run, runner::Runner, watch::until};
 /// The files that a session's nodes share, and those of each.
 pub(crate) struct Mesh {
     dir: PathBuf,
+    /// Where sockets are: their names may not be long, and a build directory's may be.
+    run: tempfile::TempDir,
     /// Whether the primary may compile what a worker could.
     pub(crate) adapt: bool,
     /// For `--stun`.
@@ -31,6 +33,7 @@ impl Mesh {
         run(&format!("chmod 600 {}", dir.join("key").display()));
         Self {
             dir,
+            run: tempfile::tempdir().expect("a directory for sockets"),
             adapt: true,
             stun: "none".to_owned(),
         }
@@ -41,10 +44,7 @@ impl Mesh {
         let mut command = runner.command(env!("CARGO_BIN_EXE_distmesh"));
         command
             .args(args)
-            .env(
-                "DISTMESH_RUNTIME_DIR",
-                self.dir.join(format!("run-{}", runner.name)),
-            )
+            .env("DISTMESH_RUNTIME_DIR", self.run.path().join(&runner.name))
             .env(
                 "DISTMESH_RENDEZVOUS",
                 format!("dir:{}", self.dir.join("rendezvous").display()),
@@ -76,8 +76,13 @@ impl Mesh {
         more: impl Fn(usize) -> Vec<String>,
     ) -> Vec<Child> {
         let start = |(n, runner): (usize, &Runner)| {
-            let worker = self.worker(cluster, n, &more(n));
-            let ready = || !runner.processes().is_empty();
+            let mut worker = self.worker(cluster, n, &more(n));
+            let ready = || {
+                let ended = worker.try_wait().expect("a worker's status");
+                let log = self.log(&runner.name);
+                assert!(ended.is_none(), "see {}: {ended:?}", log.display());
+                !runner.processes().is_empty()
+            };
             until("a worker runs", Duration::from_secs(10), ready);
             worker
         };

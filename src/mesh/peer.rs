@@ -118,7 +118,7 @@ impl Peer {
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
-        self.punches.get(&self.path()?)?.rtt()
+        self.path_punch()?.rtt()
     }
 
     /// Where the peer sees this node over the path in use, if nobody is in between.
@@ -245,10 +245,14 @@ impl Peer {
         pings.chain(self.liveness.poll_timeout()).chain(until).min()
     }
 
-    /// Whether the path is pinged at the next timeout.
+    /// Whether the path is pinged at the next timeout, and not for being in trouble.
     pub(super) fn is_path_due(&self, now: Instant) -> bool {
-        let path = self.path().and_then(|path| self.punches.get(&path));
-        path.is_some_and(|path| path.is_due(now))
+        let due = |path: &Punch| path.is_patient() && path.is_due(now);
+        self.path_punch().is_some_and(due)
+    }
+
+    fn path_punch(&self) -> Option<&Punch> {
+        self.punches.get(&self.path()?)
     }
 
     fn has_path(&self) -> bool {
@@ -436,8 +440,8 @@ impl Peer {
 
     /// The path is due again and has left pings unanswered: the other candidates are asked with it.
     fn path_falters(&self, now: Instant) -> bool {
-        let path = self.path().and_then(|path| self.punches.get(&path));
-        path.is_some_and(|path| path.unanswered() >= FALTERING && path.is_due(now))
+        let falters = |path: &Punch| path.unanswered() >= FALTERING && path.is_due(now);
+        self.path_punch().is_some_and(falters)
     }
 }
 

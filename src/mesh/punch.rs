@@ -27,8 +27,6 @@ pub(super) struct Punch {
     pub(super) route: Route,
     pub(super) kind: CandidateKind,
     next: Instant,
-    /// How much sooner than `next` will do as well.
-    leeway: Duration,
     last_sent: Option<Instant>,
     knocks: u32,
     outstanding: VecDeque<Outstanding>,
@@ -57,7 +55,6 @@ impl Punch {
             route,
             kind,
             next: now,
-            leeway: Duration::ZERO,
             last_sent: None,
             knocks: 0,
             outstanding: VecDeque::new(),
@@ -73,10 +70,15 @@ impl Punch {
         self.next <= now
     }
 
-    /// Whether it is time for a ping if others go at the same time. Nobody waits for one that only says "still here": it goes with
-    /// that of another link's path, or with the answer to the peer's, so that the pings of all links soon go in one wake-up.
+    /// Whether the next ping has no hurry: nobody waits for one that only says "still here".
+    pub(super) fn is_patient(&self) -> bool {
+        self.last_sent.is_some_and(|sent| self.next >= sent + EACH)
+    }
+
+    /// Whether it is time for a ping if others go at the same time. A patient one goes with that of another link's path, or with the
+    /// answer to the peer's, so that the pings of all links soon go in one wake-up.
     pub(super) fn may_join(&self, now: Instant) -> bool {
-        self.next <= now + self.leeway
+        self.is_patient() && self.next <= now + LEEWAY
     }
 
     pub(super) fn poll_timeout(&self) -> Instant {
@@ -94,10 +96,6 @@ impl Punch {
             timed: true,
         });
         self.next = now + self.gap(cadence);
-        self.leeway = match cadence {
-            Cadence::Standby => LEEWAY,
-            Cadence::Knock | Cadence::Path | Cadence::Burst => Duration::ZERO,
-        };
         self.last_sent = Some(now);
         self.knocks = self.knocks.saturating_add(1);
         self.unanswered = self.unanswered.saturating_add(1);
@@ -122,7 +120,6 @@ impl Punch {
     pub(super) fn rest(&mut self) {
         if let Some(sent) = self.last_sent {
             self.next = sent + EACH;
-            self.leeway = LEEWAY;
         }
     }
 
@@ -143,12 +140,10 @@ impl Punch {
     /// Not now.
     pub(super) fn put_off(&mut self, now: Instant) {
         self.next = now + EACH;
-        self.leeway = Duration::ZERO;
     }
 
     /// Pings next no later than `at`, but never faster than a burst.
     pub(super) fn hurry(&mut self, at: Instant) {
-        self.leeway = Duration::ZERO;
         let earliest = self.last_sent.map_or(at, |sent| at.max(sent + BURST));
         self.next = self.next.min(earliest);
     }
@@ -279,7 +274,7 @@ mod tests {
         assert!(!punch.may_join(start + LEEWAY - Duration::from_millis(1)));
         assert!(punch.may_join(start + LEEWAY));
         assert!(!punch.is_due(start + LEEWAY), "nor alone");
-        punch.hurry(start + EACH);
+        punch.hurry(start + LEEWAY * 3 / 2);
         assert!(
             !punch.may_join(start + LEEWAY),
             "in trouble it has a time of its own"

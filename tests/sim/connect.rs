@@ -213,6 +213,34 @@ fn a_newer_descriptor_starts_the_knocking_anew() {
 }
 
 #[test]
+fn idle_links_ping_in_the_same_moments() {
+    for_each_seed(10, |seed| {
+        let mut world = World::new(seed);
+        let primary = world.add_node(Role::Primary, None);
+        world.start(primary);
+        for n in 0..8 {
+            let worker = world.add_node(Role::Worker, None);
+            world.run_for(ms(137 * n));
+            world.start(worker);
+        }
+        world.run_for(secs(30));
+        let own = world.addr(primary);
+        let (mut moments, mut sent) = (0, 0);
+        for _ in 0..500 {
+            world.capture = Some(Vec::new());
+            world.run_for(ms(20));
+            let packets = world.capture.take().unwrap();
+            let now = packets.iter().filter(|packet| packet.from == own).count();
+            moments += usize::from(now > 0);
+            sent += now;
+        }
+        // A ping and a pong a second for each of eight links; 16 moments a second if nobody waited for company.
+        assert!((140..=180).contains(&sent), "{sent} datagrams in 10 s");
+        assert!(moments <= 60, "{sent} datagrams in {moments} moments");
+    });
+}
+
+#[test]
 fn loss_does_not_make_a_path_wander_between_two_that_work() {
     for_each_seed(10, |seed| {
         let mut world = World::new(seed);

@@ -348,7 +348,7 @@ impl Desk {
             inbox: self.inbox.clone(),
             me: self.node.tunnel.descriptor(),
             book: self.node.book(),
-            targets: self.compilers.targets(),
+            wants: self.compilers.wants(),
             goodbye: self.goodbye.subscribe(),
         };
         tokio::spawn(conversation.run());
@@ -362,11 +362,8 @@ impl Desk {
     }
 
     fn handle_answer(&mut self, compiler: Compiler, answer: Result<Identified, String>) {
-        let stamp = answer
-            .as_ref()
-            .ok()
-            .map(|identified| identified.stamp.clone());
-        self.compilers.handle_answer(&compiler, stamp);
+        self.compilers
+            .handle_answer(&compiler, answer.as_ref().ok());
         match answer {
             Ok(identified) => {
                 self.roster.handle_compiler(compiler, identified.compiler);

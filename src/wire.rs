@@ -69,6 +69,9 @@ pub struct Offer {
     /// Some are still being asked: what is missing here may follow.
     #[serde(default)]
     pub looking: bool,
+    /// There are others that were not asked: they are once the primary has named a compiler that none of these is.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// What a primary tells its worker.
@@ -82,6 +85,8 @@ pub enum ToWorker {
     },
     /// Somebody's descriptor, the primary's own or another worker's: who may have to relay is known without the rendezvous.
     Met(Box<Descriptor>),
+    /// The primary has this compiler: offer one like it.
+    Compiler(Box<CompilerIdentity>),
     /// The build compiles for this target: offer what the compilers are for it.
     Target {
         /// As the build's arguments name it.

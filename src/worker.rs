@@ -84,16 +84,17 @@ pub async fn run(
         compilers: Vec::new(),
         targets: BTreeMap::new(),
         looking: false,
+        more: false,
     });
     let (said, hears) = mpsc::channel(QUEUE);
-    let (targets, wanted) = mpsc::channel(QUEUE);
+    let (wants, wanted) = mpsc::channel(QUEUE);
     let serving = Serving {
         desk: Arc::new(Desk::new(
             offers,
             node.tunnel.descriptor(),
             config.daemon.addr(),
             config.daemon.jobs(),
-            Talk { said, targets },
+            Talk { said, wants },
         )),
         slots: Slots::new(config.slots),
         once: config.once,

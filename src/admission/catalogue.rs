@@ -8,13 +8,18 @@ use std::{
 };
 
 use super::{
-    CompilerIdentity, Stamp, compilers_on_path,
+    CompilerIdentity, Stamp, Verdict, admit, compilers_on_path,
+    name::{CompilerName, Driver, file_name},
     output::Kind,
-    prober::{Identified, identify_all},
+    prober::{Identified, identify_all, one_compiler_each},
+    search::is_usual,
 };
 
 /// The compilers on a PATH, as they are by default and for the targets that a build names. Whoever asks for their word has
 /// their files looked at again.
+///
+/// A machine may have a dozen, a build uses one or two, and each costs a tenth of a second of CPU or two to ask: the usual
+/// ones are asked at once, the others when a primary has one that none of those is.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
     search: OsString,
@@ -22,14 +27,27 @@ pub struct Catalogue {
     /// The directories of the PATH: a compiler that comes or goes changes its directory.
     directories: Stamp,
     known: Known,
+    /// Those on the PATH that nobody has asked for yet.
+    unasked: BTreeSet<PathBuf>,
+    /// The compilers of primaries: one like each is looked for.
+    wanted: Vec<CompilerIdentity>,
     targets: BTreeMap<String, Known>,
+}
+
+/// What a primary would have of a worker's compilers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// One like this.
+    Compiler(Box<CompilerIdentity>),
+    /// What they are for a target, as the build's arguments name it.
+    Target(String),
 }
 
 type Known = BTreeMap<PathBuf, Identified>;
 
 impl Catalogue {
-    /// Finds the compilers on a PATH and asks them, in `scratch`, a private directory. Those that cannot be identified are left
-    /// out and explained in a warning each. Blocks.
+    /// Finds the compilers on a PATH and asks the usual ones, in `scratch`, a private directory. Those that cannot be identified
+    /// are left out and explained in a warning each. Blocks.
     pub fn find(search: OsString, scratch: PathBuf) -> (Self, Vec<String>) {
         let mut catalogue = Self {
             search,
@@ -40,13 +58,26 @@ impl Catalogue {
         (catalogue, warnings)
     }
 
-    /// Has [`Catalogue::renew`] ask for this target too; `false` when it does so already, or when there are too many.
-    pub fn want(&mut self, target: String) -> bool {
-        let new = self.targets.len() < MOST_TARGETS && !self.targets.contains_key(&target);
-        if new {
-            self.targets.insert(target, Known::new());
+    /// Has [`Catalogue::renew`] see to this too; `false` when it does so already, when there is nothing to ask for it, or when
+    /// too much is wanted.
+    pub fn want(&mut self, want: Want) -> bool {
+        match want {
+            Want::Target(target) => {
+                let new = self.targets.len() < MOST_TARGETS && !self.targets.contains_key(&target);
+                if new {
+                    self.targets.insert(target, Known::new());
+                }
+                new
+            }
+            Want::Compiler(ours) => {
+                let new = self.wanted.len() < MOST_WANTED && !self.wanted.contains(&*ours);
+                let lacks = new && !self.unasked.is_empty() && !self.has_one_like(&ours);
+                if new {
+                    self.wanted.push(*ours);
+                }
+                lacks
+            }
         }
-        new
     }
 
     /// Whether no file of any compiler has changed, come or gone.
@@ -73,12 +104,31 @@ impl Catalogue {
         count(self) < before
     }
 
-    /// Finds and asks those that are not known. Warns as [`Catalogue::find`] does. Blocks.
+    /// Finds the compilers and asks those that are usual or wanted and not known. Warns as [`Catalogue::find`] does. Blocks.
     pub fn renew(&mut self) -> Vec<String> {
         self.retire();
         self.directories = Stamp::of(env::split_paths(&self.search));
-        let paths = compilers_on_path(&self.search);
-        let mut warnings = complete(&mut self.known, paths, None, &self.scratch);
+        let found = compilers_on_path(&self.search);
+        self.known.retain(|path, _| found.contains(path));
+        self.unasked = found.iter().cloned().collect();
+        self.unasked.retain(|path| !self.known.contains_key(path));
+        let groups = one_compiler_each(&found);
+        let mut warnings = self.ask(&groups, is_usual);
+        if self.known.is_empty() {
+            warnings.extend(self.ask(&groups, |_| true));
+        }
+        if !self.targets.is_empty() {
+            warnings.extend(self.ask(&groups, is_clang));
+        }
+        for ours in self.wanted.clone() {
+            let namesake = |path: &Path| path.file_name() == Some(file_name(&ours.path).as_ref());
+            if !self.has_one_like(&ours) {
+                warnings.extend(self.ask(&groups, namesake));
+            }
+            if !self.has_one_like(&ours) {
+                warnings.extend(self.ask(&groups, |_| true));
+            }
+        }
         // gcc has one target.
         let clangs = self.known.values().map(|known| &known.compiler);
         let clangs =
@@ -87,9 +137,37 @@ impl Catalogue {
             .map(|compiler| PathBuf::from(&compiler.path))
             .collect();
         for (target, known) in &mut self.targets {
-            warnings.extend(complete(known, clangs.clone(), Some(target), &self.scratch));
+            known.retain(|path, _| clangs.contains(path));
+            let new: Vec<_> = clangs
+                .iter()
+                .filter(|path| !known.contains_key(*path))
+                .cloned()
+                .collect();
+            warnings.extend(complete(known, &new, Some(target), &self.scratch));
         }
         warnings
+    }
+
+    /// Asks compilers that were not, by all their names: those that have one of these.
+    fn ask(&mut self, groups: &[Vec<PathBuf>], named: impl Fn(&Path) -> bool) -> Vec<String> {
+        let called = groups
+            .iter()
+            .filter(|names| names.iter().any(|name| named(name)));
+        let new: Vec<_> = called
+            .flatten()
+            .filter(|name| self.unasked.remove(*name))
+            .cloned()
+            .collect();
+        complete(&mut self.known, &new, None, &self.scratch)
+    }
+
+    fn has_one_like(&self, ours: &CompilerIdentity) -> bool {
+        matches!(admit(ours, &self.compilers()), Verdict::Admitted { .. })
+    }
+
+    /// Whether there are some that nobody has asked for yet.
+    pub fn has_unasked(&self) -> bool {
+        !self.unasked.is_empty()
     }
 
     /// What they are by default.
@@ -105,9 +183,9 @@ impl Catalogue {
             .collect()
     }
 
-    /// Where they are.
+    /// Where they are, and then where those are that may yet be asked.
     pub fn paths(&self) -> Vec<PathBuf> {
-        self.known.keys().cloned().collect()
+        self.known.keys().chain(&self.unasked).cloned().collect()
     }
 
     fn answers(&self) -> impl Iterator<Item = &Known> {
@@ -115,20 +193,23 @@ impl Catalogue {
     }
 }
 
-/// Asks those of the paths that are not known, and forgets all other paths.
+/// Adds those of the paths that answer.
 fn complete(
     known: &mut Known,
-    paths: Vec<PathBuf>,
+    paths: &[PathBuf],
     target: Option<&str>,
     scratch: &Path,
 ) -> Vec<String> {
-    let (old, new): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| known.contains_key(path));
-    let old: BTreeSet<_> = old.into_iter().collect();
-    known.retain(|path, _| old.contains(path));
-    let (identified, warnings) = identify_all(&new, target, scratch);
+    let (identified, warnings) = identify_all(paths, target, scratch);
     let by_path = |one: Identified| (PathBuf::from(&one.compiler.path), one);
     known.extend(identified.into_iter().map(by_path));
     warnings
+}
+
+/// By its name: what is asked tells.
+fn is_clang(path: &Path) -> bool {
+    let name = path.to_str().and_then(CompilerName::of_path);
+    name.is_some_and(|name| matches!(name.driver, Driver::Clang | Driver::Clangxx))
 }
 
 fn identities(known: &Known) -> Vec<CompilerIdentity> {
@@ -138,3 +219,109 @@ fn identities(known: &Known) -> Vec<CompilerIdentity> {
 
 /// A build has one or two; each costs every clang some questions, and a primary must not keep a worker busy with them.
 const MOST_TARGETS: usize = 16;
+
+/// A primary has a dozen compilers with some names each; nothing that it says may fill a worker's memory.
+const MOST_WANTED: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::admission::fake::script;
+
+    /// A directory of compilers that note that they were asked.
+    struct Machine {
+        root: tempfile::TempDir,
+    }
+
+    impl Machine {
+        /// Each is the real gcc with one more flag.
+        fn new(compilers: &[(&str, &str)]) -> Self {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir(root.path().join("scratch")).unwrap();
+            for (name, flag) in compilers {
+                script(
+                    root.path(),
+                    name,
+                    &format!("touch \"$0.asked\"; exec /usr/bin/gcc {flag} \"$@\""),
+                );
+            }
+            Self { root }
+        }
+
+        fn find(&self) -> Catalogue {
+            let scratch = self.root.path().join("scratch");
+            Catalogue::find(self.root.path().into(), scratch).0
+        }
+
+        fn asked(&self, name: &str) -> bool {
+            self.root.path().join(format!("{name}.asked")).exists()
+        }
+    }
+
+    fn names(catalogue: &Catalogue) -> Vec<String> {
+        let compilers = catalogue.compilers().into_iter();
+        compilers
+            .map(|compiler| file_name(&compiler.path).to_owned())
+            .collect()
+    }
+
+    fn want(like: &Catalogue, name: &str) -> Want {
+        let mut all = like.compilers().into_iter();
+        Want::Compiler(Box::new(
+            all.find(|compiler| file_name(&compiler.path) == name)
+                .unwrap(),
+        ))
+    }
+
+    #[test]
+    fn others_are_asked_when_a_primary_has_one_that_none_of_the_usual_is() {
+        let compilers = [("gcc", ""), ("gcc-11", "-O1"), ("clang-9", "-O3")];
+        let primary = Machine::new(&[("gcc", ""), ("cc", "-O1"), ("c++", "-O2")]).find();
+        let machine = Machine::new(&compilers);
+        let mut worker = machine.find();
+        assert_eq!(names(&worker), ["gcc"]);
+        assert_eq!(
+            worker.paths().len(),
+            3,
+            "distccd may run what is asked later"
+        );
+        let path = machine.root.path().join("gcc-11");
+        assert!(!worker.vouches_for(path.to_str().unwrap()));
+        assert!(!worker.want(want(&primary, "gcc")), "it has that");
+        assert!(worker.has_unasked() && !machine.asked("gcc-11"));
+
+        let Want::Compiler(mut namesake) = want(&primary, "cc") else {
+            unreachable!()
+        };
+        namesake.path = "/opt/gcc-11".into();
+        assert!(worker.want(Want::Compiler(namesake)));
+        assert_eq!(worker.renew(), Vec::<String>::new());
+        assert_eq!(names(&worker), ["gcc", "gcc-11"]);
+        assert!(worker.vouches_for(path.to_str().unwrap()));
+        assert!(!machine.asked("clang-9"), "its namesake is asked first");
+
+        assert!(!worker.want(want(&primary, "cc")));
+        assert!(worker.want(want(&primary, "c++")), "nothing like that yet");
+        worker.renew();
+        assert!(machine.asked("clang-9"), "any other might be the same");
+        assert!(!worker.has_unasked(), "so that the answer is final");
+    }
+
+    #[test]
+    fn a_machine_without_the_usual_ones_asks_what_it_has() {
+        let machine = Machine::new(&[("gcc-12", "")]);
+        assert_eq!(names(&machine.find()), ["gcc-12"]);
+    }
+
+    #[test]
+    fn a_target_has_every_clang_asked_and_nothing_else() {
+        let machine = Machine::new(&[("cc", ""), ("clang", ""), ("gcc-11", "")]);
+        let mut worker = machine.find();
+        assert!(!machine.asked("clang"));
+        assert!(worker.want(Want::Target("arm-linux-gnueabihf".into())));
+        worker.renew();
+        assert!(machine.asked("clang") && !machine.asked("gcc-11"));
+    }
+}

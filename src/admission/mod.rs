@@ -37,9 +37,9 @@ mod prober;
 mod search;
 mod stamp;
 
-pub use catalogue::Catalogue;
+pub use catalogue::{Catalogue, Want};
 pub use compare::{Verdict, admit, admit_for_target};
 pub use identity::CompilerIdentity;
 pub use prober::{Identified, identify_group, one_compiler_each};
-pub use search::compilers_on_path;
+pub use search::{compilers_on_path, likely_compilers};
 pub use stamp::Stamp;

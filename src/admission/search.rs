@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::name::CompilerName;
+use super::{
+    name::{CompilerName, Driver, file_name},
+    prober::one_compiler_each,
+};
 
 /// The compilers on a PATH, by name: `cc`, `g++`, `clang-14`, `aarch64-linux-gnu-gcc-12`, … For each name the first one
 /// that is a compiler and not a masquerade; symbolic links keep the name they are called by.
@@ -31,6 +34,35 @@ pub fn compilers_on_path(path: &OsStr) -> Vec<PathBuf> {
         }
     }
     found.into_values().collect()
+}
+
+/// Those of the compilers that a build most likely uses: what make and configure call when nobody names another, and what
+/// `mentioned` names, each with all its names.
+pub fn likely_compilers(compilers: &[PathBuf], mentioned: &[String]) -> Vec<PathBuf> {
+    let is_mentioned = |path: &Path| {
+        let name = path.file_name().and_then(OsStr::to_str);
+        mentioned
+            .iter()
+            .any(|mentioned| name == Some(file_name(mentioned)))
+    };
+    let groups = one_compiler_each(compilers).into_iter();
+    groups
+        .filter(|names| {
+            names
+                .iter()
+                .any(|name| is_usual(name) || is_mentioned(name))
+        })
+        .flatten()
+        .collect()
+}
+
+/// `cc`, `c++`, `gcc` or `g++`.
+pub(super) fn is_usual(path: &Path) -> bool {
+    let name = path.to_str().and_then(CompilerName::of_path);
+    name.is_some_and(|name| {
+        let of_a_release = name.prefix.is_some() || name.version.is_some();
+        !of_a_release && !matches!(name.driver, Driver::Clang | Driver::Clangxx)
+    })
 }
 
 /// Names in a directory that are compilers'. A directory that cannot be read has none.
@@ -229,5 +261,32 @@ mod tests {
             compilers_on_path(OsStr::new("::.:bin:/nonexistent")),
             Vec::<PathBuf>::new()
         );
+    }
+
+    #[test]
+    fn likely_are_the_usual_ones_by_all_their_names_and_those_that_are_mentioned() {
+        let machine = Machine::new();
+        for path in ["a/gcc-12", "a/gcc-11", "a/clang-14", "a/clang-16"] {
+            machine.program(path, "exit 0");
+        }
+        machine.link("gcc-12", "a/gcc");
+        machine.link("clang-14", "a/clang");
+        let all = compilers_on_path(machine.root.path().join("a").as_os_str());
+        let likely = |mentioned: &[&str]| {
+            let mentioned: Vec<_> = mentioned.iter().map(|&word| word.to_owned()).collect();
+            let likely = likely_compilers(&all, &mentioned);
+            let mut names: Vec<_> = likely
+                .iter()
+                .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+                .collect();
+            names.sort();
+            names
+        };
+        assert_eq!(likely(&["make", "-j4"]), ["gcc", "gcc-12"]);
+        assert_eq!(
+            likely(&["/usr/bin/clang", "-m32"]),
+            ["clang", "clang-14", "gcc", "gcc-12"]
+        );
+        assert_eq!(likely(&["gcc-11"]), ["gcc", "gcc-11", "gcc-12"]);
     }
 }

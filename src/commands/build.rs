@@ -61,7 +61,7 @@ impl Joined {
                 failure.hint("install it: apt-get install distcc, or brew install distcc")
             })?;
         let (_, session, dir) = session_dir(args.session.session.clone())?;
-        let own = match Host::join(&args.session, ui).await? {
+        let own = match Host::join(&args.session, &args.command, ui).await? {
             Host::Own(hosted) => Some(hosted),
             Host::Other(holder) => {
                 ui.detail(format!(

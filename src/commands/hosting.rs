@@ -1,10 +1,10 @@
 //! A session's primary in this process: its lock, its node, its control socket, its event log.
 
-use std::{path::Path, time::Duration};
+use std::{ffi::OsString, path::Path, time::Duration};
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::setup::{Setup, path_from_env, session_dir, unique_name};
+use super::setup::{Setup, path_from_env, session_dir, text_from_env, unique_name};
 use crate::{
     admission,
     cli::SessionArgs,
@@ -35,7 +35,12 @@ pub(super) enum Host {
 
 impl Host {
     /// Uses the session of a living process, which needs neither secret nor rendezvous, or becomes its primary.
-    pub(super) async fn join(args: &SessionArgs, ui: &Ui) -> Result<Self, Failure> {
+    /// `command` is what will be built.
+    pub(super) async fn join(
+        args: &SessionArgs,
+        command: &[OsString],
+        ui: &Ui,
+    ) -> Result<Self, Failure> {
         let (_, _, dir) = session_dir(args.session.clone())?;
         // Only looked at: becoming the primary takes a while, and others would wait for a socket that is not there yet.
         match dir.lock_primary() {
@@ -43,30 +48,33 @@ impl Host {
             Err(error) => Err(error.into()),
             Ok(looked) => {
                 drop(looked);
-                Self::new(&Setup::new(args, ui).await?)
+                Self::new(&Setup::new(args, ui).await?, command)
             }
         }
     }
 
-    /// Becomes the session's primary, unless a living process is.
-    pub(super) fn new(setup: &Setup) -> Result<Self, Failure> {
+    /// Becomes the session's primary, unless a living process is. `command` is what will be built, as far as it is known.
+    pub(super) fn new(setup: &Setup, command: &[OsString]) -> Result<Self, Failure> {
         let lock = match setup.dir.lock_primary() {
             Ok(lock) => lock,
             Err(PathError::Held(holder)) => return Ok(Self::Other(holder)),
             Err(error) => return Err(error.into()),
         };
-        Ok(Self::Own(Box::new(Hosted::start(setup, lock)?)))
+        Ok(Self::Own(Box::new(Hosted::start(setup, command, lock)?)))
     }
 }
 
 impl Hosted {
-    fn start(setup: &Setup, lock: PrimaryLock) -> Result<Self, Failure> {
+    fn start(setup: &Setup, command: &[OsString], lock: PrimaryLock) -> Result<Self, Failure> {
         let scratch = setup.dir.private("primary")?;
         let path = path_from_env("PATH").unwrap_or_default();
         let primary = Primary::start(PrimaryConfig {
             node: setup.node(Role::Primary, unique_name()?),
             scratch: scratch.path().to_owned(),
-            compilers: admission::compilers_on_path(path.as_os_str()),
+            compilers: admission::likely_compilers(
+                &admission::compilers_on_path(path.as_os_str()),
+                &mentioned(command),
+            ),
         })
         .or_cannot("start a session")
         .map_err(|failure| failure.hint("--bind wants a free UDP port of this machine"))?;
@@ -103,6 +111,23 @@ impl Hosted {
         drop(self.server.await);
         self.primary.stop(reason).await;
     }
+}
+
+/// Whatever could be a compiler's name in `CC`, `CXX` and the command: `make CC=clang`, `cmake -DCMAKE_C_COMPILER=gcc-11`,
+/// `sh -c "…"`.
+fn mentioned(command: &[OsString]) -> Vec<String> {
+    let set = ["CC", "CXX"].into_iter().filter_map(text_from_env);
+    let said = command
+        .iter()
+        .map(|word| word.to_string_lossy().into_owned());
+    let all: Vec<String> = set.chain(said).collect();
+    let words = all.iter().flat_map(|text| {
+        text.split(|char: char| char.is_whitespace() || matches!(char, '=' | '\'' | '"'))
+    });
+    words
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Waits until `wanted` workers can take jobs, or the time is over; returns how many can. `progress` is told each time.

@@ -295,7 +295,7 @@ fn host_label() -> String {
 }
 
 /// A variable that holds text; one that is empty is as good as not set.
-fn text_from_env(name: &str) -> Option<String> {
+pub(super) fn text_from_env(name: &str) -> Option<String> {
     variable(name)
         .and_then(|value| value.into_string().ok())
         .filter(|value| !value.is_empty())

@@ -110,7 +110,7 @@ async fn compilers(search: OsString, scratch: &Path, ui: &Ui) -> Result<Catalogu
     for trouble in troubles {
         ui.warn(trouble);
     }
-    if compilers.paths().is_empty() {
+    if compilers.compilers().is_empty() {
         return Err(Failure::cannot_run("there is no compiler on PATH")
             .hint("install one: apt-get install gcc g++"));
     }

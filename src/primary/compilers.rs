@@ -7,9 +7,9 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use super::conversation::Heard;
+use super::conversation::{Heard, Wants};
 use crate::{
-    admission::{self, Stamp},
+    admission::{self, Identified, Stamp},
     event::Compiler,
 };
 
@@ -22,7 +22,7 @@ pub(super) struct Compilers {
     stamps: BTreeMap<Compiler, Stamp>,
     /// Questions without an answer yet.
     open: usize,
-    targets: watch::Sender<BTreeSet<String>>,
+    wants: watch::Sender<Wants>,
 }
 
 impl Compilers {
@@ -34,7 +34,7 @@ impl Compilers {
             asked: BTreeSet::new(),
             stamps: BTreeMap::new(),
             open: 0,
-            targets: watch::channel(BTreeSet::new()).0,
+            wants: watch::channel(Wants::default()).0,
         }
     }
 
@@ -43,9 +43,10 @@ impl Compilers {
         self.open == 0
     }
 
-    /// The targets that builds have named. Workers hear of them at once: their compilers answer at the same time as ours.
-    pub(super) fn targets(&self) -> watch::Receiver<BTreeSet<String>> {
-        self.targets.subscribe()
+    /// What workers' compilers should be. They hear of a target at once, when their compilers can answer at the same time as
+    /// ours, and of a compiler when it has said who it is.
+    pub(super) fn wants(&self) -> watch::Receiver<Wants> {
+        self.wants.subscribe()
     }
 
     /// Asks a compiler, by all its names, in the background, unless it was asked before and is what it was. Returns those names
@@ -61,8 +62,10 @@ impl Compilers {
             .collect();
         names.retain(|name| self.asked.insert(called(name)));
         self.open += names.len();
-        self.targets
-            .send_if_modified(|targets| target.clone().is_some_and(|new| targets.insert(new)));
+        self.wants.send_if_modified(|wants| {
+            let new = target.clone();
+            new.is_some_and(|new| wants.targets.insert(new))
+        });
         let (inbox, scratch) = (self.inbox.clone(), self.scratch.clone());
         tokio::task::spawn_blocking(move || {
             let answers = admission::identify_group(&names, target.as_deref(), &scratch);
@@ -77,11 +80,24 @@ impl Compilers {
         changed
     }
 
-    /// A compiler has answered; its files as they were, if it said who it is.
-    pub(super) fn handle_answer(&mut self, compiler: &Compiler, stamp: Option<Stamp>) {
+    /// A compiler has answered, perhaps without saying who it is.
+    pub(super) fn handle_answer(&mut self, compiler: &Compiler, identified: Option<&Identified>) {
         self.open -= 1;
-        self.stamps
-            .extend(stamp.map(|stamp| (compiler.clone(), stamp)));
+        let Some(Identified {
+            compiler: identity,
+            stamp,
+        }) = identified
+        else {
+            return;
+        };
+        self.stamps.insert(compiler.clone(), stamp.clone());
+        self.wants.send_if_modified(|wants| {
+            let new = compiler.target.is_none() && !wants.compilers.contains(identity);
+            if new {
+                wants.compilers.push(identity.clone());
+            }
+            new
+        });
     }
 
     fn forget_changed(&mut self, compiler: &Compiler) -> bool {

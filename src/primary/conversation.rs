@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    admission::Identified,
+    admission::{CompilerIdentity, Identified},
     event::Compiler,
     node::Book,
     session::{Descriptor, PeerId},
@@ -30,6 +30,15 @@ pub(super) enum Heard {
     },
 }
 
+/// What workers' compilers should be.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wants {
+    /// Like one of ours each.
+    pub(super) compilers: Vec<CompilerIdentity>,
+    /// For the targets that builds name.
+    pub(super) targets: BTreeSet<String>,
+}
+
 /// One worker's control stream.
 pub(super) struct Conversation {
     pub(super) peer: PeerId,
@@ -38,8 +47,8 @@ pub(super) struct Conversation {
     /// Our own descriptor, and everybody else's: the worker hears of each, once a version.
     pub(super) me: watch::Receiver<Descriptor>,
     pub(super) book: watch::Receiver<Book>,
-    /// The targets that builds name: the worker hears of each once.
-    pub(super) targets: watch::Receiver<BTreeSet<String>>,
+    /// The worker hears of each once.
+    pub(super) wants: watch::Receiver<Wants>,
     pub(super) goodbye: watch::Receiver<Option<String>>,
 }
 
@@ -73,9 +82,9 @@ impl Conversation {
         }
         let mut lines = BufReader::new(stream.recv);
         let mut told = Book::new();
-        let mut named = BTreeSet::new();
+        let mut named = Wants::default();
         self.book.mark_changed();
-        self.targets.mark_changed();
+        self.wants.mark_changed();
         loop {
             tokio::select! {
                 Ok(()) = self.book.changed() => {
@@ -84,8 +93,8 @@ impl Conversation {
                         return Ok(());
                     }
                 }
-                Ok(()) = self.targets.changed() => {
-                    let news = new_targets(&self.targets.borrow_and_update(), &mut named);
+                Ok(()) = self.wants.changed() => {
+                    let news = new_wants(&self.wants.borrow_and_update(), &mut named);
                     if stream.send.write_all(&news).await.is_err() {
                         return Ok(());
                     }
@@ -128,13 +137,19 @@ fn news(book: &Book, worker: PeerId, told: &mut Book) -> Vec<u8> {
         .collect()
 }
 
-/// The lines that name targets to a worker that has heard of some.
-fn new_targets(targets: &BTreeSet<String>, named: &mut BTreeSet<String>) -> Vec<u8> {
-    let new: Vec<String> = targets.difference(named).cloned().collect();
-    named.extend(new.iter().cloned());
-    new.into_iter()
-        .flat_map(|target| line(&ToWorker::Target { target }))
-        .collect()
+/// The lines that name what is wanted to a worker that has heard of some.
+fn new_wants(wants: &Wants, named: &mut Wants) -> Vec<u8> {
+    let targets = wants.targets.difference(&named.targets).cloned();
+    let targets = targets.map(|target| ToWorker::Target { target });
+    // Nothing is ever taken off that list.
+    let compilers = wants.compilers.iter().skip(named.compilers.len()).cloned();
+    let compilers = compilers.map(|compiler| ToWorker::Compiler(Box::new(compiler)));
+    let news = targets
+        .chain(compilers)
+        .flat_map(|want| line(&want))
+        .collect();
+    *named = wants.clone();
+    news
 }
 
 /// A peer's bytes that are no message.

@@ -269,17 +269,21 @@ impl Worker {
     }
 }
 
-/// `None` while the worker is asking the compiler in question, perhaps because it was replaced.
+/// `None` while the worker is asking the compiler in question, because it has just heard of ours or its own was replaced.
 fn verdict(offer: &Offer, compiler: &Compiler, ours: &CompilerIdentity) -> Option<Verdict> {
-    let verdict = match &compiler.target {
-        None => admission::admit(ours, &offer.compilers),
+    let (verdict, may_follow) = match &compiler.target {
+        None => {
+            let verdict = admission::admit(ours, &offer.compilers);
+            (verdict, offer.looking || offer.more)
+        }
         Some(target) => {
             let able = offer.targets.get(target)?;
-            admission::admit_for_target(ours, able, &offer.compilers)
+            let verdict = admission::admit_for_target(ours, able, &offer.compilers);
+            (verdict, offer.looking)
         }
     };
-    let may_follow = offer.looking && matches!(verdict, Verdict::Refused { .. });
-    (!may_follow).then_some(verdict)
+    let stands = !may_follow || matches!(verdict, Verdict::Admitted { .. });
+    stands.then_some(verdict)
 }
 
 #[cfg(test)]
@@ -316,6 +320,7 @@ mod tests {
             compilers: vec![gcc(version)],
             targets: BTreeMap::new(),
             looking: false,
+            more: false,
         }
     }
 
@@ -399,6 +404,27 @@ mod tests {
             let update = roster.update(peer).unwrap();
             assert_eq!(update.admitted.contains_key(&named), admitted);
             assert_eq!(update.refused.contains_key(&named), !admitted);
+        }
+    }
+
+    #[test]
+    fn a_worker_that_has_not_asked_all_its_compilers_is_refused_when_it_has() {
+        let mut roster = Roster::default();
+        let peer = PeerId([1; 32]);
+        roster.handle_link(link(LinkState::Up));
+        for version in ["12", "13"] {
+            let ours = Compiler::from(format!("/usr/bin/gcc-{version}").as_str());
+            roster.handle_compiler(ours, gcc(version));
+        }
+        for (more, refused) in [(true, 0), (false, 1)] {
+            let offer = Offer {
+                more,
+                ..offer("12", 4)
+            };
+            roster.handle_offer(peer, offer);
+            let update = roster.update(peer).unwrap();
+            assert_eq!(update.admitted.len(), 1);
+            assert_eq!(update.refused.len(), refused);
         }
     }
 

@@ -8,13 +8,13 @@ use tokio::{
 };
 
 use super::{WorkerNews, streams::Desk};
-use crate::admission::Catalogue;
+use crate::admission::{Catalogue, Want};
 
 /// Looks after the offer's compilers.
 pub(super) struct Keeper {
     pub(super) catalogue: Catalogue,
-    /// Targets that the primary's builds name.
-    pub(super) wanted: mpsc::Receiver<String>,
+    /// What primaries would have.
+    pub(super) wanted: mpsc::Receiver<Want>,
     pub(super) desk: Arc<Desk>,
     /// What distccd may run.
     pub(super) allowed: watch::Sender<Vec<PathBuf>>,
@@ -29,7 +29,7 @@ impl Keeper {
         let mut pause = LOOK;
         loop {
             let worth_it = tokio::select! {
-                Some(target) = self.wanted.recv() => self.catalogue.want(target),
+                Some(want) = self.wanted.recv() => self.catalogue.want(want),
                 () = sleep(pause) => pause == RETRY || !self.catalogue.is_current(),
             };
             if !worth_it {

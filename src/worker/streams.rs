@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    admission::Catalogue,
+    admission::{Catalogue, Want},
     distcc::{RelayError, relay},
     session::{Descriptor, PeerId},
     tunnel::{RecvStream, SendStream, Stream},
@@ -28,7 +28,7 @@ pub(super) struct Desk {
     me: watch::Receiver<Descriptor>,
     distccd: SocketAddr,
     said: mpsc::Sender<PrimarySaid>,
-    targets: mpsc::Sender<String>,
+    wants: mpsc::Sender<Want>,
 }
 
 /// The primary that has this worker.
@@ -41,8 +41,8 @@ pub(super) struct Served {
 /// Where streams pass on what they hear.
 pub(super) struct Talk {
     pub(super) said: mpsc::Sender<PrimarySaid>,
-    /// Targets that builds name.
-    pub(super) targets: mpsc::Sender<String>,
+    /// What primaries would have of the compilers.
+    pub(super) wants: mpsc::Sender<Want>,
 }
 
 /// What streams tell the role.
@@ -78,7 +78,7 @@ impl Desk {
             me,
             distccd,
             said: talk.said,
-            targets: talk.targets,
+            wants: talk.wants,
         }
     }
 
@@ -96,6 +96,7 @@ impl Desk {
                 compilers: catalogue.compilers(),
                 targets: catalogue.targets(),
                 looking,
+                more: catalogue.has_unasked(),
                 ..offer.clone()
             };
             let changed = new != *offer;
@@ -224,9 +225,14 @@ async fn control(desk: &Desk, peer: PeerId, mut send: SendStream, recv: RecvStre
                 let said = match read {
                     Ok(ToWorker::Goodbye { reason }) => PrimarySaid::Goodbye { reason },
                     Ok(ToWorker::Hello { .. } | ToWorker::Unknown) => { text.clear(); continue }
+                    Ok(ToWorker::Compiler(compiler)) => {
+                        text.clear();
+                        drop(desk.wants.send(Want::Compiler(compiler)).await);
+                        continue;
+                    }
                     Ok(ToWorker::Target { target }) => {
                         text.clear();
-                        drop(desk.targets.send(target).await);
+                        drop(desk.wants.send(Want::Target(target)).await);
                         continue;
                     }
                     Ok(ToWorker::Met(descriptor)) => {

@@ -199,14 +199,20 @@ impl Built {
     /// Why a worker was not used for a compiler, as the report says it.
     #[track_caller]
     pub fn refused(&self, worker: &str, compiler: &str) -> String {
+        let refusal = self.refusal(worker, compiler);
+        refusal.unwrap_or_else(|| panic!("{compiler} was not refused: {}", self.report))
+    }
+
+    /// The same, if it was refused.
+    #[track_caller]
+    pub fn refusal(&self, worker: &str, compiler: &str) -> Option<String> {
         let refused = self.report["refused"].as_array().unwrap();
         let found = refused
             .iter()
-            .find(|refusal| refusal["worker"] == worker && refusal["compiler"] == compiler);
-        let found = found.unwrap_or_else(|| panic!("{compiler} was not refused: {}", self.report));
+            .find(|refusal| refusal["worker"] == worker && refusal["compiler"] == compiler)?;
         let reason = found["reason"].as_str().unwrap().to_owned();
         assert!(self.stderr().contains(&reason), "{}", self.stderr());
-        reason
+        Some(reason)
     }
 
     pub fn stderr(&self) -> String {

@@ -290,3 +290,23 @@ fn a_compiler_that_comes_in_mid_build_is_admitted_in_the_same_build() {
         toolbox.script("later", &wrapper);
     }
 }
+
+#[test]
+fn a_compiler_that_nothing_names_beforehand_is_asked_in_the_build_that_calls_it() {
+    let toolbox = Toolbox::new();
+    for (name, real) in [("gcc", GCC), ("clang", "/usr/bin/clang")] {
+        toolbox.script(name, &format!("exec {real} \"$@\""));
+    }
+    let mut cluster = Cluster::new();
+    cluster.worker_on("other", &toolbox.path());
+    let sources = Sources::new(40);
+    // Neither the command nor the environment says which one it will be.
+    let makefile = sources.path().join("Makefile");
+    let text = fs::read_to_string(&makefile).unwrap();
+    fs::write(&makefile, format!("CC = clang\n{text}")).unwrap();
+    let command = ["make", "-j2", "FLAGS=-O2", "BEFORE=@sleep 0.4"];
+    let built = cluster.build(1, sources.path(), &command);
+    built.exits(0);
+    sources.are_as_compiled_here("clang", "-O2");
+    assert!(built.jobs_of("other") > 0, "{}", built.stderr());
+}

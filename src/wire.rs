@@ -61,7 +61,7 @@ pub struct Offer {
     pub version: String,
     /// Compiles at once; 0 while distccd is not healthy.
     pub slots: u32,
-    /// The compilers that its distccd will run, as they are by default.
+    /// The compilers that it compiles with, as they are by default.
     pub compilers: Vec<CompilerIdentity>,
     /// The same as they are for the targets that the primary named; a target that is missing was not asked for yet.
     #[serde(default)]

@@ -39,7 +39,7 @@ pub struct WorkerConfig {
     pub node: NodeConfig,
     /// The running distccd.
     pub daemon: Daemon,
-    /// The compilers that it will run.
+    /// The compilers of this machine; the daemon has all of them in its list.
     pub compilers: Catalogue,
     /// Compiles at once.
     pub slots: u32,

@@ -103,6 +103,7 @@ fn ports(dispatch: &Dispatch, desk: &BuildDesk, task: &Task, peers: &[PeerId]) -
             state: LinkState::Up,
             admitted: [(task.compiler.as_str().into(), task.compiler.clone())].into(),
             refused: BTreeMap::new(),
+            undecided: BTreeSet::new(),
         };
         dispatch.update_worker(update).expect("a free port");
     }

@@ -1,7 +1,7 @@
 //! The compilers of a worker, kept true while others install, upgrade and remove them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     env,
     ffi::OsString,
     path::{Path, PathBuf},
@@ -29,8 +29,10 @@ pub struct Catalogue {
     known: Known,
     /// Those on the PATH that nobody has asked for yet.
     unasked: BTreeSet<PathBuf>,
-    /// The compilers of primaries: one like each is looked for.
-    wanted: Vec<CompilerIdentity>,
+    /// Those that did not say who they are, as they were then. They are asked again when they or the PATH have changed.
+    failed: BTreeMap<PathBuf, Stamp>,
+    /// The compilers of primaries: one like each is looked for. The last in the list was named last.
+    wanted: VecDeque<CompilerIdentity>,
     targets: BTreeMap<String, Known>,
 }
 
@@ -59,7 +61,7 @@ impl Catalogue {
     }
 
     /// Has [`Catalogue::renew`] see to this too; `false` when it does so already, when there is nothing to ask for it, or when
-    /// too much is wanted.
+    /// there are too many targets.
     pub fn want(&mut self, want: Want) -> bool {
         match want {
             Want::Target(target) => {
@@ -70,14 +72,20 @@ impl Catalogue {
                 new
             }
             Want::Compiler(ours) => {
-                let new = self.wanted.len() < MOST_WANTED && !self.wanted.contains(&*ours);
-                let lacks = new && !self.unasked.is_empty() && !self.has_one_like(&ours);
-                if new {
-                    self.wanted.push(*ours);
+                let lacks = !self.unasked.is_empty() && !self.has_one_like(&ours);
+                if !self.wanted.contains(&*ours) {
+                    self.wanted.push_back(*ours);
+                    let excess = self.wanted.len().saturating_sub(MOST_WANTED);
+                    self.wanted.drain(..excess);
                 }
                 lacks
             }
         }
+    }
+
+    /// Has [`Catalogue::renew`] ask those again that did not say who they are.
+    pub fn retry(&mut self) {
+        self.failed.clear();
     }
 
     /// Whether no file of any compiler has changed, come or gone.
@@ -107,12 +115,7 @@ impl Catalogue {
     /// Finds the compilers and asks those that are usual or wanted and not known. Warns as [`Catalogue::find`] does. Blocks.
     pub fn renew(&mut self) -> Vec<String> {
         self.retire();
-        self.directories = Stamp::of(env::split_paths(&self.search));
-        let found = compilers_on_path(&self.search);
-        self.known.retain(|path, _| found.contains(path));
-        self.unasked = found.iter().cloned().collect();
-        self.unasked.retain(|path| !self.known.contains_key(path));
-        let groups = one_compiler_each(&found);
+        let groups = one_compiler_each(&self.look());
         let mut warnings = self.ask(&groups, is_usual);
         if self.known.is_empty() {
             warnings.extend(self.ask(&groups, |_| true));
@@ -129,40 +132,8 @@ impl Catalogue {
                 warnings.extend(self.ask(&groups, |_| true));
             }
         }
-        // gcc has one target.
-        let clangs = self.known.values().map(|known| &known.compiler);
-        let clangs =
-            clangs.filter(|compiler| Kind::of_version_line(&compiler.version) == Kind::Clang);
-        let clangs: Vec<_> = clangs
-            .map(|compiler| PathBuf::from(&compiler.path))
-            .collect();
-        for (target, known) in &mut self.targets {
-            known.retain(|path, _| clangs.contains(path));
-            let new: Vec<_> = clangs
-                .iter()
-                .filter(|path| !known.contains_key(*path))
-                .cloned()
-                .collect();
-            warnings.extend(complete(known, &new, Some(target), &self.scratch));
-        }
+        warnings.extend(self.ask_for_targets());
         warnings
-    }
-
-    /// Asks compilers that were not, by all their names: those that have one of these.
-    fn ask(&mut self, groups: &[Vec<PathBuf>], named: impl Fn(&Path) -> bool) -> Vec<String> {
-        let called = groups
-            .iter()
-            .filter(|names| names.iter().any(|name| named(name)));
-        let new: Vec<_> = called
-            .flatten()
-            .filter(|name| self.unasked.remove(*name))
-            .cloned()
-            .collect();
-        complete(&mut self.known, &new, None, &self.scratch)
-    }
-
-    fn has_one_like(&self, ours: &CompilerIdentity) -> bool {
-        matches!(admit(ours, &self.compilers()), Verdict::Admitted { .. })
     }
 
     /// Whether there are some that nobody has asked for yet.
@@ -183,9 +154,74 @@ impl Catalogue {
             .collect()
     }
 
-    /// Where they are, and then where those are that may yet be asked.
+    /// Where they are, and then where those are that may yet be asked: all that distccd may ever have to run.
     pub fn paths(&self) -> Vec<PathBuf> {
-        self.known.keys().chain(&self.unasked).cloned().collect()
+        // Its list, and the protocol, are of text; such a path is told of when it is asked.
+        let unasked = self.unasked.iter().filter(|path| {
+            let text = path.to_str();
+            text.is_some_and(|text| !text.contains(char::is_control) && text.trim() == text)
+        });
+        self.known.keys().chain(unasked).cloned().collect()
+    }
+
+    /// What lies on the PATH now.
+    fn look(&mut self) -> Vec<PathBuf> {
+        let directories = Stamp::of(env::split_paths(&self.search));
+        if directories != self.directories {
+            self.failed.clear();
+        }
+        self.directories = directories;
+        let found = compilers_on_path(&self.search);
+        self.known.retain(|path, _| found.contains(path));
+        self.failed.retain(|_, stamp| stamp.is_current());
+        self.unasked = found.iter().cloned().collect();
+        self.unasked
+            .retain(|path| !self.known.contains_key(path) && !self.failed.contains_key(path));
+        found
+    }
+
+    /// Asks compilers that were not, by all their names: those of which a name is so.
+    fn ask(&mut self, groups: &[Vec<PathBuf>], is_meant: impl Fn(&Path) -> bool) -> Vec<String> {
+        let meant = groups
+            .iter()
+            .filter(|names| names.iter().any(|name| is_meant(name)));
+        let new: Vec<_> = meant
+            .flatten()
+            .filter(|name| self.unasked.remove(*name))
+            .cloned()
+            .collect();
+        let looks = new.iter().cloned();
+        let looks: Vec<_> = looks
+            .map(|name| (name.clone(), Stamp::of([name])))
+            .collect();
+        let warnings = complete(&mut self.known, &new, None, &self.scratch);
+        let silent = looks
+            .into_iter()
+            .filter(|(name, _)| !self.known.contains_key(name));
+        self.failed.extend(silent);
+        warnings
+    }
+
+    /// gcc has one target, and so every clang is asked for each.
+    fn ask_for_targets(&mut self) -> Vec<String> {
+        let is_clang =
+            |known: &&Identified| Kind::of_version_line(&known.compiler.version) == Kind::Clang;
+        let clangs = self.known.values().filter(is_clang);
+        let clangs: BTreeSet<_> = clangs
+            .map(|known| PathBuf::from(&known.compiler.path))
+            .collect();
+        let mut warnings = Vec::new();
+        for (target, known) in &mut self.targets {
+            known.retain(|path, _| clangs.contains(path));
+            let new = clangs.iter().filter(|path| !known.contains_key(*path));
+            let new: Vec<_> = new.cloned().collect();
+            warnings.extend(complete(known, &new, Some(target), &self.scratch));
+        }
+        warnings
+    }
+
+    fn has_one_like(&self, ours: &CompilerIdentity) -> bool {
+        matches!(admit(ours, &self.compilers()), Verdict::Admitted { .. })
     }
 
     fn answers(&self) -> impl Iterator<Item = &Known> {
@@ -220,8 +256,8 @@ fn identities(known: &Known) -> Vec<CompilerIdentity> {
 /// A build has one or two; each costs every clang some questions, and a primary must not keep a worker busy with them.
 const MOST_TARGETS: usize = 16;
 
-/// A primary has a dozen compilers with some names each; nothing that it says may fill a worker's memory.
-const MOST_WANTED: usize = 256;
+/// A primary has a dozen compilers with some names each, and primaries come one after another: the oldest are forgotten.
+const MOST_WANTED: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -239,24 +275,38 @@ mod tests {
         /// Each is the real gcc with one more flag.
         fn new(compilers: &[(&str, &str)]) -> Self {
             let root = tempfile::tempdir().unwrap();
-            fs::create_dir(root.path().join("scratch")).unwrap();
-            for (name, flag) in compilers {
-                script(
-                    root.path(),
-                    name,
-                    &format!("touch \"$0.asked\"; exec /usr/bin/gcc {flag} \"$@\""),
-                );
+            for directory in ["bin", "asked", "scratch"] {
+                fs::create_dir(root.path().join(directory)).unwrap();
             }
-            Self { root }
+            let machine = Self { root };
+            for (name, flag) in compilers {
+                machine.install(name, &format!("exec /usr/bin/gcc {flag} \"$@\""));
+            }
+            machine
+        }
+
+        fn install(&self, name: &str, body: &str) -> PathBuf {
+            let asked = self.root.path().join("asked").join(name);
+            let body = format!("echo >> {}; {body}", asked.display());
+            script(&self.root.path().join("bin"), name, &body)
+        }
+
+        fn search(&self) -> (Catalogue, Vec<String>) {
+            let at = |name| self.root.path().join(name);
+            Catalogue::find(at("bin").into(), at("scratch"))
         }
 
         fn find(&self) -> Catalogue {
-            let scratch = self.root.path().join("scratch");
-            Catalogue::find(self.root.path().into(), scratch).0
+            self.search().0
+        }
+
+        fn questions(&self, name: &str) -> usize {
+            let asked = fs::read(self.root.path().join("asked").join(name));
+            asked.unwrap_or_default().len()
         }
 
         fn asked(&self, name: &str) -> bool {
-            self.root.path().join(format!("{name}.asked")).exists()
+            self.questions(name) > 0
         }
     }
 
@@ -287,7 +337,7 @@ mod tests {
             3,
             "distccd may run what is asked later"
         );
-        let path = machine.root.path().join("gcc-11");
+        let path = machine.root.path().join("bin/gcc-11");
         assert!(!worker.vouches_for(path.to_str().unwrap()));
         assert!(!worker.want(want(&primary, "gcc")), "it has that");
         assert!(worker.has_unasked() && !machine.asked("gcc-11"));
@@ -307,6 +357,45 @@ mod tests {
         worker.renew();
         assert!(machine.asked("clang-9"), "any other might be the same");
         assert!(!worker.has_unasked(), "so that the answer is final");
+    }
+
+    #[test]
+    fn what_the_last_primary_wants_is_looked_for_however_many_were_wanted_before() {
+        let machine = Machine::new(&[("gcc", ""), ("gcc-11", "-O1")]);
+        let mut worker = machine.find();
+        let like = |version: usize| {
+            let mut compiler = worker.compilers().remove(0);
+            compiler.version = version.to_string();
+            Want::Compiler(Box::new(compiler))
+        };
+        let wants: Vec<_> = (0..MOST_WANTED + 3).map(like).collect();
+        for want in wants {
+            assert!(worker.want(want));
+        }
+        assert_eq!(worker.wanted.len(), MOST_WANTED);
+        worker.renew();
+        assert!(!worker.has_unasked(), "the answer to each is final");
+    }
+
+    #[test]
+    fn one_that_failed_is_asked_again_when_it_or_the_path_has_changed() {
+        let machine = Machine::new(&[("gcc", "")]);
+        machine.install("c++", "exit 1");
+        let (mut worker, warnings) = machine.search();
+        assert_eq!(
+            (names(&worker), warnings.len()),
+            (vec!["gcc".to_owned()], 1)
+        );
+        assert!(!worker.has_unasked());
+        assert_eq!(worker.renew(), Vec::<String>::new());
+        assert_eq!(machine.questions("c++"), 1, "nothing has changed");
+        worker.retry();
+        assert_eq!((worker.renew().len(), machine.questions("c++")), (1, 2));
+        machine.install("c++", "exit 2");
+        assert_eq!((worker.renew().len(), machine.questions("c++")), (1, 3));
+        machine.install("gcc-11", "exit 1");
+        assert_eq!((worker.renew().len(), machine.questions("c++")), (1, 4));
+        assert!(worker.has_unasked());
     }
 
     #[test]

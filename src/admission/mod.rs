@@ -13,6 +13,12 @@
 //! shows in the commands that it would run (`-###`). What no output tells, an assembler that is another or broken, shows in the
 //! object that the compiler makes of a canary: its digest is the last part of the identity.
 //!
+//! # Who is asked, and when
+//!
+//! To ask a compiler costs 0.1 to 0.2 s of CPU, and a machine may have a dozen. A build's primary asks the usual ones and those
+//! that its command mentions, and each other one when it is called; a worker asks its usual ones, and the others when the primary
+//! has a compiler that none of those is. Until it has, it is undecided about that compiler rather than refused.
+//!
 //! # A compiler for a target
 //!
 //! clang compiles for whatever `--target` says, on whatever host. When a build names a target, the compiler with that target is a

@@ -62,7 +62,9 @@ Exit codes:
 pub(super) const HOSTS: &str = "\
 Examples:
   distmesh hosts
-  DISTCC_HOSTS=$(distmesh hosts) make CC='distcc gcc' -j$(distmesh hosts --jobs)
+  DISTCC_HOSTS=$(distmesh hosts) make CC='distcc /usr/bin/gcc' -j$(distmesh hosts --jobs)
+
+The compiler needs its whole path: workers are chosen for exactly that one, and jobs that name another stay on this machine.
 
 Exit codes:
   0   printed; an empty line when no worker is up

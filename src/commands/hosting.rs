@@ -35,7 +35,7 @@ pub(super) enum Host {
 
 impl Host {
     /// Uses the session of a living process, which needs neither secret nor rendezvous, or becomes its primary.
-    /// `command` is what will be built.
+    /// `command` is what is built; a primary that becomes one for it asks the compilers first that it most likely uses, and no others.
     pub(super) async fn join(
         args: &SessionArgs,
         command: &[OsString],
@@ -48,13 +48,13 @@ impl Host {
             Err(error) => Err(error.into()),
             Ok(looked) => {
                 drop(looked);
-                Self::new(&Setup::new(args, ui).await?, command)
+                Self::new(&Setup::new(args, ui).await?, Some(command))
             }
         }
     }
 
-    /// Becomes the session's primary, unless a living process is. `command` is what will be built, as far as it is known.
-    pub(super) fn new(setup: &Setup, command: &[OsString]) -> Result<Self, Failure> {
+    /// Becomes the session's primary, unless a living process is. Where no `command` is known there is time to ask all compilers.
+    pub(super) fn new(setup: &Setup, command: Option<&[OsString]>) -> Result<Self, Failure> {
         let lock = match setup.dir.lock_primary() {
             Ok(lock) => lock,
             Err(PathError::Held(holder)) => return Ok(Self::Other(holder)),
@@ -65,16 +65,22 @@ impl Host {
 }
 
 impl Hosted {
-    fn start(setup: &Setup, command: &[OsString], lock: PrimaryLock) -> Result<Self, Failure> {
+    fn start(
+        setup: &Setup,
+        command: Option<&[OsString]>,
+        lock: PrimaryLock,
+    ) -> Result<Self, Failure> {
         let scratch = setup.dir.private("primary")?;
         let path = path_from_env("PATH").unwrap_or_default();
+        let all = admission::compilers_on_path(path.as_os_str());
+        let likely = admission::likely_compilers(&all, &mentioned(command.unwrap_or_default()));
+        let mut others = all;
+        others.retain(|path| command.is_none() && !likely.contains(path));
         let primary = Primary::start(PrimaryConfig {
             node: setup.node(Role::Primary, unique_name()?),
             scratch: scratch.path().to_owned(),
-            compilers: admission::likely_compilers(
-                &admission::compilers_on_path(path.as_os_str()),
-                &mentioned(command),
-            ),
+            compilers: likely,
+            others,
         })
         .or_cannot("start a session")
         .map_err(|failure| failure.hint("--bind wants a free UDP port of this machine"))?;
@@ -114,16 +120,16 @@ impl Hosted {
 }
 
 /// Whatever could be a compiler's name in `CC`, `CXX` and the command: `make CC=clang`, `cmake -DCMAKE_C_COMPILER=gcc-11`,
-/// `sh -c "…"`.
+/// `sh -c 'CC=clang; …'`.
 fn mentioned(command: &[OsString]) -> Vec<String> {
     let set = ["CC", "CXX"].into_iter().filter_map(text_from_env);
-    let said = command
-        .iter()
-        .map(|word| word.to_string_lossy().into_owned());
+    let said = command.iter();
+    let said = said.map(|word| word.to_string_lossy().into_owned());
     let all: Vec<String> = set.chain(said).collect();
-    let words = all.iter().flat_map(|text| {
-        text.split(|char: char| char.is_whitespace() || matches!(char, '=' | '\'' | '"'))
-    });
+    let belongs = |char: char| char.is_alphanumeric() || "+-._/".contains(char);
+    let words = all
+        .iter()
+        .flat_map(|text| text.split(|char| !belongs(char)));
     words
         .filter(|word| !word.is_empty())
         .map(str::to_owned)
@@ -154,3 +160,28 @@ pub(super) async fn wait_for_workers(
 
 /// A person does not notice a fifth of a second, and the session answers from memory.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compiler_is_mentioned_however_it_stands_in_the_command() {
+        for (command, name) in [
+            (vec!["make", "CC=clang"], "clang"),
+            (
+                vec!["cmake", "-DCMAKE_CXX_COMPILER=/usr/bin/g++-11"],
+                "/usr/bin/g++-11",
+            ),
+            (
+                vec!["sh", "-c", "CC=\"ccache clang-14\";export CC;make"],
+                "clang-14",
+            ),
+            (vec!["sh", "-c", "(CC='gcc-11' make -j4)"], "gcc-11"),
+        ] {
+            let command: Vec<_> = command.into_iter().map(OsString::from).collect();
+            let mentioned = mentioned(&command);
+            assert!(mentioned.iter().any(|word| word == name), "{mentioned:?}");
+        }
+    }
+}

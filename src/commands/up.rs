@@ -99,7 +99,7 @@ async fn serve(args: &UpArgs, ui: &Ui) -> Result<u8, Failure> {
         let _ = rustix::process::setsid();
     }
     let setup = Setup::new(&args.session, ui).await?;
-    let mut hosted = match Host::new(&setup, &[])? {
+    let mut hosted = match Host::new(&setup, None)? {
         Host::Own(hosted) => hosted,
         Host::Other(holder) => {
             return Err(Failure::cannot_run(format!(

@@ -35,12 +35,12 @@ pub async fn worker(args: &WorkerArgs, ui: &Ui) -> Result<u8, Failure> {
     let dir = setup.dir.private("worker")?;
     let search = path_from_env("PATH").unwrap_or_default().into_os_string();
     let compilers = compilers(search.clone(), dir.path(), ui).await?;
-    let found = compilers.paths();
+    let found = compilers.compilers().len();
     let config = DaemonConfig {
         distccd: "distccd".into(),
         dir: dir.path().to_owned(),
         slots,
-        compilers: found.clone(),
+        compilers: compilers.paths(),
         search,
         nice: NICE,
     };
@@ -48,7 +48,7 @@ pub async fn worker(args: &WorkerArgs, ui: &Ui) -> Result<u8, Failure> {
     let name = args.name.clone().map_or_else(unique_name, Ok)?;
     ui.say(format!(
         "worker {name}: {slots} slots, {} compilers; session {}, {}",
-        found.len(),
+        found,
         setup.session,
         setup.rendezvous()
     ));

@@ -1,7 +1,7 @@
 //! What all builds of a session share: workers, jobs, the scheduler. Every change drains the scheduler.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -50,6 +50,8 @@ pub struct WorkerUpdate {
     pub admitted: BTreeMap<Compiler, String>,
     /// Refused compilers: the primary's, and the reason.
     pub refused: BTreeMap<Compiler, String>,
+    /// The primary's compilers that it may yet be admitted for: it is asking its own.
+    pub undecided: BTreeSet<Compiler>,
 }
 
 /// What a job's task is told.

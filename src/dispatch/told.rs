@@ -149,9 +149,11 @@ impl State {
             .collect()
     }
 
-    /// Compilers that some live worker refuses and none takes.
+    /// Compilers that some live worker refuses and none takes or may yet take.
     fn refused(&self) -> BTreeMap<Compiler, String> {
-        let taken = self.admitted();
+        let undecided = self.live().flat_map(|worker| worker.undecided.iter());
+        let mut taken = self.admitted();
+        taken.extend(undecided.cloned());
         let mut refused: BTreeMap<&Compiler, BTreeMap<&String, Vec<String>>> = BTreeMap::new();
         for worker in self.live() {
             for (compiler, reason) in &worker.refused {

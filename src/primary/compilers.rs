@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::conversation::{Heard, Wants};
 use crate::{
-    admission::{self, Identified, Stamp},
+    admission::{self, Identified},
     event::Compiler,
 };
 
@@ -18,10 +18,12 @@ pub(super) struct Compilers {
     scratch: PathBuf,
     inbox: mpsc::Sender<Heard>,
     asked: BTreeSet<Compiler>,
-    /// The files of those that have answered.
-    stamps: BTreeMap<Compiler, Stamp>,
+    /// Those that have said who they are.
+    known: BTreeMap<Compiler, Identified>,
     /// Questions without an answer yet.
     open: usize,
+    /// The first ones have answered.
+    ready: bool,
     wants: watch::Sender<Wants>,
 }
 
@@ -32,15 +34,17 @@ impl Compilers {
             scratch,
             inbox,
             asked: BTreeSet::new(),
-            stamps: BTreeMap::new(),
+            known: BTreeMap::new(),
             open: 0,
+            ready: false,
             wants: watch::channel(Wants::default()).0,
         }
     }
 
-    /// Until the first ones have answered no worker can be admitted for anything.
+    /// Until the first ones have answered no worker can be admitted for anything; those that are asked later change nothing in what is
+    /// known.
     pub(super) fn are_known(&self) -> bool {
-        self.open == 0
+        self.ready || self.open == 0
     }
 
     /// What workers' compilers should be. They hear of a target at once, when their compilers can answer at the same time as
@@ -80,17 +84,15 @@ impl Compilers {
         changed
     }
 
-    /// A compiler has answered, perhaps without saying who it is.
+    /// A compiler has answered, perhaps without saying who it is: then a later build asks it again.
     pub(super) fn handle_answer(&mut self, compiler: &Compiler, identified: Option<&Identified>) {
         self.open -= 1;
-        let Some(Identified {
-            compiler: identity,
-            stamp,
-        }) = identified
-        else {
+        self.ready |= self.open == 0;
+        let Some(identified) = identified else {
+            self.asked.remove(compiler);
             return;
         };
-        self.stamps.insert(compiler.clone(), stamp.clone());
+        let identity = &identified.compiler;
         self.wants.send_if_modified(|wants| {
             let new = compiler.target.is_none() && !wants.compilers.contains(identity);
             if new {
@@ -98,15 +100,21 @@ impl Compilers {
             }
             new
         });
+        self.known.insert(compiler.clone(), identified.clone());
     }
 
     fn forget_changed(&mut self, compiler: &Compiler) -> bool {
-        let known = self.stamps.get(compiler);
-        let changed = known.is_some_and(|stamp| !stamp.is_current());
-        if changed {
-            self.stamps.remove(compiler);
-            self.asked.remove(compiler);
+        let is_current = |known: &Identified| known.stamp.is_current();
+        if self.known.get(compiler).is_none_or(is_current) {
+            return false;
         }
-        changed
+        self.asked.remove(compiler);
+        let old = self.known.remove(compiler).map(|known| known.compiler);
+        self.wants.send_if_modified(|wants| {
+            wants.compilers.retain(|known| Some(known) != old.as_ref());
+            // Workers need not hear of it.
+            false
+        });
+        true
     }
 }

@@ -141,9 +141,11 @@ fn news(book: &Book, worker: PeerId, told: &mut Book) -> Vec<u8> {
 fn new_wants(wants: &Wants, named: &mut Wants) -> Vec<u8> {
     let targets = wants.targets.difference(&named.targets).cloned();
     let targets = targets.map(|target| ToWorker::Target { target });
-    // Nothing is ever taken off that list.
-    let compilers = wants.compilers.iter().skip(named.compilers.len()).cloned();
-    let compilers = compilers.map(|compiler| ToWorker::Compiler(Box::new(compiler)));
+    let compilers = wants.compilers.iter();
+    let compilers = compilers.filter(|compiler| !named.compilers.contains(compiler));
+    let compilers = compilers
+        .cloned()
+        .map(|compiler| ToWorker::Compiler(Box::new(compiler)));
     let news = targets
         .chain(compilers)
         .flat_map(|want| line(&want))

@@ -1,6 +1,6 @@
 //! Who the workers are, what they offer, and for which of our compilers each is admitted: pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     admission::{self, CompilerIdentity, Verdict},
@@ -42,6 +42,10 @@ struct Worker {
     leaving: bool,
     admitted: BTreeMap<Compiler, String>,
     refused: BTreeMap<Compiler, String>,
+    /// Compilers that it is still asking its own about.
+    undecided: BTreeSet<Compiler>,
+    /// It has judged, once since its link came up, all that we had: targets apart, which builds name as they go.
+    settled: bool,
     rtt_us: Option<u64>,
     /// The last one, for the report of a link that is down.
     route: Option<Route>,
@@ -72,6 +76,7 @@ impl Roster {
         if news.state == LinkState::Down {
             // Its streams are gone: it offers again on the next control stream.
             worker.offer = None;
+            worker.settled = false;
         }
         news.state == LinkState::Up && !matches!(was, LinkState::Up | LinkState::Suspect)
     }
@@ -134,6 +139,7 @@ impl Roster {
             state: worker.state,
             admitted: worker.admitted.clone(),
             refused: worker.refused.clone(),
+            undecided: worker.undecided.clone(),
         })
     }
 
@@ -178,12 +184,17 @@ impl Roster {
         })
     }
 
-    /// Workers that can take jobs now.
-    pub(super) fn ready(&self) -> u32 {
-        self.workers
-            .values()
-            .filter(|worker| worker.state == LinkState::Up && worker.slots() > 0)
-            .count() as u32
+    /// Workers that can take jobs now. One counts when it has judged all compilers that we know, so that a build that waits for it
+    /// finds it able; what it judges afterwards does not take it away again.
+    pub(super) fn ready(&mut self) -> u32 {
+        let mut ready = 0;
+        for worker in self.workers.values_mut() {
+            if worker.state == LinkState::Up && worker.slots() > 0 {
+                worker.settled |= worker.undecided.iter().all(|open| open.target.is_some());
+                ready += u32::from(worker.settled);
+            }
+        }
+        ready
     }
 
     /// True while a link is not as it should be, so that the rendezvous is worth asking often.
@@ -236,6 +247,8 @@ impl Worker {
             leaving: false,
             admitted: BTreeMap::new(),
             refused: BTreeMap::new(),
+            undecided: BTreeSet::new(),
+            settled: false,
             rtt_us: None,
             route: None,
             nat: NatClass::Unknown,
@@ -254,6 +267,7 @@ impl Worker {
     fn admit(&mut self, compilers: &BTreeMap<Compiler, CompilerIdentity>) {
         self.admitted.clear();
         self.refused.clear();
+        self.undecided.clear();
         let Some(offer) = &self.offer else { return };
         for (compiler, ours) in compilers {
             match verdict(offer, compiler, ours) {
@@ -263,7 +277,9 @@ impl Worker {
                 Some(Verdict::Refused { reason }) => {
                     self.refused.insert(compiler.clone(), reason);
                 }
-                None => {}
+                None => {
+                    self.undecided.insert(compiler.clone());
+                }
             }
         }
     }
@@ -425,7 +441,25 @@ mod tests {
             let update = roster.update(peer).unwrap();
             assert_eq!(update.admitted.len(), 1);
             assert_eq!(update.refused.len(), refused);
+            assert_eq!(update.undecided.len(), 1 - refused);
+            assert_eq!(
+                roster.ready(),
+                refused as u32,
+                "not before it has judged all"
+            );
         }
+        roster.handle_compiler("/usr/bin/clang".into(), gcc("14"));
+        let more = Offer {
+            more: true,
+            ..offer("12", 4)
+        };
+        roster.handle_offer(peer, more);
+        assert_eq!(roster.update(peer).unwrap().undecided.len(), 2);
+        assert_eq!(
+            roster.ready(),
+            1,
+            "one that is asked later takes nobody away"
+        );
     }
 
     #[test]

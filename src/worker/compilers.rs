@@ -29,8 +29,8 @@ impl Keeper {
         let mut pause = LOOK;
         loop {
             let worth_it = tokio::select! {
-                Some(want) = self.wanted.recv() => self.catalogue.want(want),
-                () = sleep(pause) => pause == RETRY || !self.catalogue.is_current(),
+                Some(want) = self.wanted.recv() => self.want(want),
+                () = sleep(pause) => self.look(pause == RETRY),
             };
             if !worth_it {
                 continue;
@@ -38,6 +38,22 @@ impl Keeper {
             let troubled = self.renew().await;
             pause = if troubled { RETRY } else { LOOK };
         }
+    }
+
+    /// A primary names all that it has at once: that is looked for together.
+    fn want(&mut self, first: Want) -> bool {
+        let mut worth_it = self.catalogue.want(first);
+        while let Ok(want) = self.wanted.try_recv() {
+            worth_it |= self.catalogue.want(want);
+        }
+        worth_it
+    }
+
+    fn look(&mut self, again: bool) -> bool {
+        if again {
+            self.catalogue.retry();
+        }
+        again || !self.catalogue.is_current()
     }
 
     /// What has changed is withdrawn at once and offered again when it has been asked. Whether some could not be asked now.

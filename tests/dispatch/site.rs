@@ -1,7 +1,7 @@
 //! A dispatch with one build, workers that say what a test wants, and clients made by hand.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
     pin::Pin,
@@ -79,6 +79,7 @@ impl Site {
             state,
             admitted: [("gcc".into(), "gcc".to_owned())].into(),
             refused: BTreeMap::new(),
+            undecided: BTreeSet::new(),
         };
         self.dispatch.update_worker(update).unwrap();
     }

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use crate::cluster::{Cluster, project, run_program};
+use crate::cluster::{Cluster, project, run_program, until};
 
 const FILES: u32 = 24;
 /// 0 + 1 + … + 23.
@@ -49,6 +49,41 @@ fn the_second_and_the_third_build_find_the_same_workers() {
                 .success()
         );
     }
+}
+
+#[test]
+fn a_build_that_is_not_wrapped_is_distributed_by_the_printed_hosts_whatever_compiler_it_names() {
+    let (cluster, project) = (two_workers(), project(FILES));
+    let up = cluster.distmesh(&["up", "--min-workers", "2"]).output();
+    assert!(up.unwrap().status.success());
+    let jobs = || {
+        let status = cluster.distmesh(&["status", "--json"]).output().unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        let workers = status["workers"].as_array().unwrap();
+        let jobs = workers
+            .iter()
+            .map(|worker| worker["jobs"].as_u64().unwrap());
+        jobs.sum::<u64>()
+    };
+    // A session that is up asks the usual compilers first, and all others soon.
+    for compiler in ["/usr/bin/gcc", "/usr/bin/clang"] {
+        until(compiler, || {
+            let before = jobs();
+            let hosts = cluster.distmesh(&["hosts"]).output().unwrap();
+            let hosts = String::from_utf8(hosts.stdout).unwrap();
+            let make = Command::new("make")
+                .args(["-B", "-j4", &format!("CC=distcc {compiler}")])
+                .env("DISTCC_HOSTS", hosts.trim())
+                .current_dir(project.path())
+                .output()
+                .unwrap();
+            assert!(make.status.success(), "{make:?}");
+            assert_eq!(run_program(&project.path().join("program")), SUM);
+            jobs() - before == COMPILES
+        });
+    }
+    let down = cluster.distmesh(&["down"]).output().unwrap();
+    assert!(down.status.success());
 }
 
 #[test]

@@ -11,6 +11,7 @@ const OTHER: &str = "mips-linux-gnu";
 
 /// A cluster whose session stays between builds, and a worker whose clang has another default target.
 fn session_with_a_clang_of_another_host(toolbox: &Toolbox) -> Cluster {
+    toolbox.script("gcc", "exec /usr/bin/gcc \"$@\"");
     for name in ["clang", "clang++"] {
         let body = format!("exec /usr/bin/{name} --target=armv7-linux-gnueabihf \"$@\"");
         toolbox.script(name, &body);
@@ -41,7 +42,7 @@ fn a_clang_of_another_host_is_refused_by_default_and_admitted_for_every_target_t
     let toolbox = Toolbox::new();
     let cluster = session_with_a_clang_of_another_host(&toolbox);
     let sources = Sources::new(6);
-    // The first build makes this machine's clang known, then the worker's is asked.
+    // A session that is up asks this machine's clang after the usual ones, and then the worker asks its own.
     let refused = (0..20).find_map(|_| {
         let built = build(&cluster, &sources, "-O2");
         assert_eq!(built.number("/jobs/remote"), 0);

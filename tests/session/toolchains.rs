@@ -294,9 +294,13 @@ fn a_compiler_that_comes_in_mid_build_is_admitted_in_the_same_build() {
 #[test]
 fn a_compiler_that_nothing_names_beforehand_is_asked_in_the_build_that_calls_it() {
     let toolbox = Toolbox::new();
-    for (name, real) in [("gcc", GCC), ("clang", "/usr/bin/clang")] {
-        toolbox.script(name, &format!("exec {real} \"$@\""));
+    // A worker without one of the primary's usual ones would look for it among all that it has.
+    for name in ["gcc", "g++"] {
+        toolbox.script(name, &format!("exec /usr/bin/{name} \"$@\""));
     }
+    let asked = toolbox.at("asked");
+    let clang = format!("touch {}; exec /usr/bin/clang \"$@\"", asked.display());
+    toolbox.script("clang", &clang);
     let mut cluster = Cluster::new();
     cluster.worker_on("other", &toolbox.path());
     let sources = Sources::new(40);
@@ -304,9 +308,20 @@ fn a_compiler_that_nothing_names_beforehand_is_asked_in_the_build_that_calls_it(
     let makefile = sources.path().join("Makefile");
     let text = fs::read_to_string(&makefile).unwrap();
     fs::write(&makefile, format!("CC = clang\n{text}")).unwrap();
-    let command = ["make", "-j2", "FLAGS=-O2", "BEFORE=@sleep 0.4"];
-    let built = cluster.build(1, sources.path(), &command);
+    let script = format!(
+        "if [ -e {} ]; then touch early; fi; exec make -j2 FLAGS=-O2 BEFORE='@sleep 0.4'",
+        asked.display()
+    );
+    let command = ["sh", "-c", &script];
+    let mut build = cluster.build_command(sources.path(), &["--require-workers", "1"], &command);
+    build.env_remove("CC").env_remove("CXX");
+    let built = cluster.run(build);
     built.exits(0);
     sources.are_as_compiled_here("clang", "-O2");
+    assert!(
+        !sources.path().join("early").exists(),
+        "asked before it was called"
+    );
+    assert!(built.number("/jobs/local") > 0, "{}", built.stderr());
     assert!(built.jobs_of("other") > 0, "{}", built.stderr());
 }

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use distmesh::build::{BuildError, BuildNews, BuildOptions, BuildOutcome, run};
 use distmesh::dispatch::{BuildDesk, Dispatch, JobIo, Transport, WorkerUpdate};
@@ -212,6 +215,7 @@ impl Worker {
             state,
             admitted: self.compilers.clone(),
             refused: BTreeMap::new(),
+            undecided: BTreeSet::new(),
         };
         self.dispatch.update_worker(update).unwrap();
     }

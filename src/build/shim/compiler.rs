@@ -79,7 +79,7 @@ fn judge(real: &Path, words: &[String], state: &State) -> CompileSeen {
             (Route::Distcc, Some(source))
         }
         Class::Distributable(source) => {
-            let reason = "no worker for this compiler".to_owned();
+            let reason = "no worker for this compiler yet".to_owned();
             (Route::Local(reason), Some(source))
         }
     };

@@ -44,8 +44,6 @@ pub struct PrimaryConfig {
     pub scratch: PathBuf,
     /// Compilers to identify at once, so that the first job need not wait.
     pub compilers: Vec<PathBuf>,
-    /// Compilers to identify when those have answered.
-    pub others: Vec<PathBuf>,
 }
 
 /// A running primary; [`Primary::stop`] ends it.
@@ -107,12 +105,10 @@ impl Primary {
             inbox,
             goodbye: watch::channel(None).0,
             began: now(),
-            others: config.others,
         };
         for names in admission::one_compiler_each(&config.compilers) {
             desk.identify(names, None);
         }
-        desk.ask_others();
         let task = tokio::spawn(desk.run(events, asked, heard));
         Ok(Self { handle, task })
     }
@@ -185,8 +181,6 @@ struct Desk {
     inbox: mpsc::Sender<Heard>,
     goodbye: watch::Sender<Option<String>>,
     compilers: Compilers,
-    /// Not asked yet.
-    others: Vec<PathBuf>,
     began: Instant,
 }
 
@@ -367,15 +361,6 @@ impl Desk {
         }
     }
 
-    /// As soon as nobody waits for the first ones any more.
-    fn ask_others(&mut self) {
-        if self.compilers.are_known() {
-            for names in admission::one_compiler_each(&std::mem::take(&mut self.others)) {
-                self.identify(names, None);
-            }
-        }
-    }
-
     fn handle_answer(&mut self, compiler: Compiler, answer: Result<Identified, String>) {
         self.compilers
             .handle_answer(&compiler, answer.as_ref().ok());
@@ -387,7 +372,6 @@ impl Desk {
             }
             Err(why) => self.incident(format!("{compiler} stays local: {why}")),
         }
-        self.ask_others();
     }
 
     fn views(&self) -> Vec<WorkerView> {

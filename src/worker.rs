@@ -9,7 +9,11 @@ mod primaries;
 mod slots;
 mod streams;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -117,7 +121,8 @@ pub async fn run(
         desk: Arc::clone(&serving.desk),
         allowed: daemon.allowed(),
         news: serving.news.clone(),
-        troubles: Vec::new(),
+        troubles: VecDeque::new(),
+        retry: None,
     };
     let keeping = tokio::spawn(keeper.run());
     let reason = serving.run(&node, events, hears, &mut daemon, stop).await;

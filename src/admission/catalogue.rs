@@ -90,8 +90,9 @@ impl Catalogue {
 
     /// Whether no file of any compiler has changed, come or gone.
     pub fn is_current(&self) -> bool {
-        let mut all = self.answers().flat_map(BTreeMap::values);
-        self.directories.is_current() && all.all(|known| known.stamp.is_current())
+        let known = self.answers().flat_map(BTreeMap::values);
+        let mut stamps = known.map(|known| &known.stamp).chain(self.failed.values());
+        self.directories.is_current() && stamps.all(Stamp::is_current)
     }
 
     /// Whether this compiler is still the one that was identified, for whatever target.
@@ -139,6 +140,11 @@ impl Catalogue {
     /// Whether there are some that nobody has asked for yet.
     pub fn has_unasked(&self) -> bool {
         !self.unasked.is_empty()
+    }
+
+    /// Whether some were asked and did not say who they are.
+    pub fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
     }
 
     /// What they are by default.
@@ -257,7 +263,7 @@ fn identities(known: &Known) -> Vec<CompilerIdentity> {
 const MOST_TARGETS: usize = 16;
 
 /// A primary has a dozen compilers with some names each, and primaries come one after another: the oldest are forgotten.
-const MOST_WANTED: usize = 64;
+const MOST_WANTED: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -390,7 +396,9 @@ mod tests {
         assert_eq!(worker.renew(), Vec::<String>::new());
         assert_eq!(machine.questions("c++"), 1, "nothing has changed");
         worker.retry();
+        assert!(!worker.has_failed());
         assert_eq!((worker.renew().len(), machine.questions("c++")), (1, 2));
+        assert!(worker.has_failed() && worker.is_current());
         machine.install("c++", "exit 2");
         assert_eq!((worker.renew().len(), machine.questions("c++")), (1, 3));
         machine.install("gcc-11", "exit 1");

@@ -53,7 +53,8 @@ impl Host {
         }
     }
 
-    /// Becomes the session's primary, unless a living process is. Where no `command` is known there is time to ask all compilers.
+    /// Becomes the session's primary, unless a living process is. Without a `command` it asks all compilers: a build that is not
+    /// wrapped never says which one it calls.
     pub(super) fn new(setup: &Setup, command: Option<&[OsString]>) -> Result<Self, Failure> {
         let lock = match setup.dir.lock_primary() {
             Ok(lock) => lock,
@@ -73,14 +74,14 @@ impl Hosted {
         let scratch = setup.dir.private("primary")?;
         let path = path_from_env("PATH").unwrap_or_default();
         let all = admission::compilers_on_path(path.as_os_str());
-        let likely = admission::likely_compilers(&all, &mentioned(command.unwrap_or_default()));
-        let mut others = all;
-        others.retain(|path| command.is_none() && !likely.contains(path));
+        let compilers = match command {
+            Some(command) => admission::likely_compilers(&all, &mentioned(command)),
+            None => all,
+        };
         let primary = Primary::start(PrimaryConfig {
             node: setup.node(Role::Primary, unique_name()?),
             scratch: scratch.path().to_owned(),
-            compilers: likely,
-            others,
+            compilers,
         })
         .or_cannot("start a session")
         .map_err(|failure| failure.hint("--bind wants a free UDP port of this machine"))?;

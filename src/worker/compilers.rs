@@ -1,10 +1,10 @@
 //! Keeps what the worker says of its compilers true: others install, upgrade and remove them while it lives.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use super::{WorkerNews, streams::Desk};
@@ -19,24 +19,23 @@ pub(super) struct Keeper {
     /// What distccd may run.
     pub(super) allowed: watch::Sender<Vec<PathBuf>>,
     pub(super) news: mpsc::Sender<WorkerNews>,
-    /// Why compilers could not be asked the last time; each is told once.
-    pub(super) troubles: Vec<String>,
+    /// Why compilers could not be asked; each is told once.
+    pub(super) troubles: VecDeque<String>,
+    /// When those are asked again.
+    pub(super) retry: Option<Instant>,
 }
 
 impl Keeper {
     /// Until the worker ends.
     pub(super) async fn run(mut self) {
-        let mut pause = LOOK;
         loop {
             let worth_it = tokio::select! {
                 Some(want) = self.wanted.recv() => self.want(want),
-                () = sleep(pause) => self.look(pause == RETRY),
+                () = sleep(LOOK) => self.look(Instant::now()),
             };
-            if !worth_it {
-                continue;
+            if worth_it && self.renew().await {
+                self.retry = Some(Instant::now() + RETRY);
             }
-            let troubled = self.renew().await;
-            pause = if troubled { RETRY } else { LOOK };
         }
     }
 
@@ -49,11 +48,13 @@ impl Keeper {
         worth_it
     }
 
-    fn look(&mut self, again: bool) -> bool {
-        if again {
+    fn look(&mut self, now: Instant) -> bool {
+        if self.retry.is_some_and(|due| due <= now) {
+            self.retry = None;
             self.catalogue.retry();
+            return true;
         }
-        again || !self.catalogue.is_current()
+        !self.catalogue.is_current()
     }
 
     /// What has changed is withdrawn at once and offered again when it has been asked. Whether some could not be asked now.
@@ -73,10 +74,20 @@ impl Keeper {
         self.catalogue = catalogue;
         self.allow();
         self.desk.offer_compilers(&self.catalogue, false);
-        let known = std::mem::replace(&mut self.troubles, troubles);
-        let new = self.troubles.iter().filter(|new| !known.contains(new));
-        let told = new.map(|new| self.tell(new.clone())).count();
-        told > 0
+        if !self.catalogue.has_failed() {
+            // The same may come again, and is news then.
+            self.troubles.clear();
+        }
+        let new = troubles.into_iter();
+        let new: Vec<_> = new.filter(|new| !self.troubles.contains(new)).collect();
+        for trouble in &new {
+            self.tell(trouble.clone());
+        }
+        let troubled = !new.is_empty();
+        self.troubles.extend(new);
+        let excess = self.troubles.len().saturating_sub(MOST_TROUBLES);
+        self.troubles.drain(..excess);
+        troubled
     }
 
     /// distccd is started again for compilers that are new, and keeps a list with some that are gone.
@@ -102,3 +113,6 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// A package manager that was met at work is done after some seconds.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// One or two for each of a machine's compilers.
+const MOST_TROUBLES: usize = 64;

@@ -42,7 +42,7 @@ fn a_clang_of_another_host_is_refused_by_default_and_admitted_for_every_target_t
     let toolbox = Toolbox::new();
     let cluster = session_with_a_clang_of_another_host(&toolbox);
     let sources = Sources::new(6);
-    // A session that is up asks this machine's clang after the usual ones, and then the worker asks its own.
+    // The worker is counted when it has judged this machine's clang; the news of it may be on its way.
     let refused = (0..20).find_map(|_| {
         let built = build(&cluster, &sources, "-O2");
         assert_eq!(built.number("/jobs/remote"), 0);

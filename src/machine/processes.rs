@@ -1,19 +1,38 @@
-//! The processes that a process has started, asked of the kernel one by one: cheap, and blind to those of other threads and to orphans.
+//! The processes that a process has started, asked of the kernel one by one: cheap, and blind to orphans.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt as _, path::Path};
 
-/// Those that a process has started and that run; of one with several threads only what its first thread has started.
-///
-/// Needs Linux with `CONFIG_PROC_CHILDREN`, which all distributions set; empty elsewhere.
+/// Whether this system tells them: Linux with `CONFIG_PROC_CHILDREN`, which all distributions set.
+pub fn are_told() -> bool {
+    Path::new("/proc/thread-self/children").exists()
+}
+
+/// Those that a process has started and that nobody has waited for; none where [`are_told`] says no.
 pub fn children(process: u32) -> Vec<u32> {
     if !cfg!(target_os = "linux") {
         return Vec::new();
     }
-    let text = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
-    text.unwrap_or_default()
-        .split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect()
+    let tasks = format!("/proc/{process}/task");
+    let started = |thread: &str| {
+        let text = fs::read_to_string(format!("{tasks}/{thread}/children")).unwrap_or_default();
+        let words = text.split_whitespace();
+        words.filter_map(|word| word.parse().ok()).collect()
+    };
+    match has_one_thread(&tasks) {
+        true => started(&process.to_string()),
+        false => {
+            let threads = fs::read_dir(&tasks).into_iter().flatten().flatten();
+            let names = threads.filter_map(|thread| thread.file_name().into_string().ok());
+            names
+                .flat_map(|thread: String| -> Vec<u32> { started(&thread) })
+                .collect()
+        }
+    }
+}
+
+/// A directory has a link for each directory in it, and two more. To ask for their number is a third of what it costs to read them.
+fn has_one_thread(tasks: &str) -> bool {
+    fs::metadata(tasks).is_ok_and(|tasks| tasks.nlink() == 3)
 }
 
 /// The same with all that those have started.
@@ -54,5 +73,22 @@ mod tests {
         shell.wait().unwrap();
         assert_eq!((near.len(), all.len()), (1, 2));
         assert!(all.contains(&near[0]));
+    }
+
+    #[test]
+    fn what_another_thread_has_started_is_a_child() {
+        let mut sleep = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let sleep = Command::new("sleep").arg("60").spawn().unwrap();
+                assert!(children(std::process::id()).contains(&sleep.id()));
+                sleep
+            });
+            thread.join().unwrap()
+        });
+        // The thread has ended: its children are another's now.
+        assert!(children(std::process::id()).contains(&sleep.id()));
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+        assert!(!children(std::process::id()).contains(&sleep.id()));
     }
 }

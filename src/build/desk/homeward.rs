@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::broker::{Holder, counted_here, surely_here};
 use super::super::home::{Moment, Permit};
-use super::super::processes::Processes;
+use super::super::processes::leaves;
 use super::{BuildFeedback, BuildNews, Desk, is_due};
 
 impl Desk {
@@ -97,7 +97,7 @@ impl Desk {
         }
         // ninja has no tokens: whatever runs here is of its choice.
         is_due(&mut self.looked_idle, now, LOOK_EVERY).then_some(())?;
-        let here = Processes::now().leaves(self.root, "distcc");
+        let here = leaves(self.root, Some("distcc"));
         let room = self.limit.saturating_sub(here);
         if room == 0 {
             self.idle.handle_wanted();
@@ -140,11 +140,11 @@ impl Desk {
             return Some(by_tokens);
         }
         is_due(&mut self.looked_here, now, LOOK_WHEN_STRANDED)
-            .then(|| Processes::now().leaves(self.root, "distcc"))
+            .then(|| leaves(self.root, Some("distcc")))
     }
 }
 
-/// Looking at all processes takes milliseconds.
+/// Looking at the build's processes may take a millisecond.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Stranded jobs and no token to count by: quick, for machines stand idle.
 const LOOK_WHEN_STRANDED: Duration = Duration::from_millis(250);

@@ -27,7 +27,7 @@ const ANSWER_GRACE: Duration = Duration::from_secs(30);
 const SLOWEST_LINK: u64 = 16 << 10;
 
 /// A whole request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Request {
     pub(super) parser: RequestParser,
     pub(super) body: Spool,
@@ -66,23 +66,21 @@ impl Request {
         client: &mut (impl AsyncRead + Unpin),
         spill: &Arc<Spill>,
     ) -> io::Result<Option<Self>> {
-        let mut request = Self::default();
-        let mut chunk = vec![0; CHUNK];
+        let mut request = Self {
+            parser: RequestParser::default(),
+            body: Spool::new(spill),
+        };
+        let mut chunk = spill.buffer(CHUNK);
         while !request.parser.is_complete() {
-            let count = client.read(&mut chunk).await?;
-            if count == 0 {
+            if read_chunk(client, &mut chunk).await? == 0 {
                 return Ok(None);
             }
-            let fed = request
-                .parser
-                .feed(&chunk[..count])
-                .map_err(io::Error::other)?;
-            request
-                .body
-                .append(&chunk[fed.head..fed.head + fed.body], spill)?;
+            let fed = request.parser.feed(&chunk).map_err(io::Error::other)?;
             if request.parser.has_arguments() {
-                request.body.expect(request.parser.left());
+                let left = request.parser.left();
+                request.body.expect(left.saturating_add(fed.body as u64));
             }
+            request.body.append(&chunk[fed.head..fed.head + fed.body])?;
         }
         Ok(Some(request))
     }
@@ -90,6 +88,13 @@ impl Request {
     pub(super) fn len(&self) -> u64 {
         self.parser.head().len() as u64 + self.body.len()
     }
+}
+
+/// Replaces what is in `chunk` by what comes next, and says how much that is.
+async fn read_chunk(from: &mut (impl AsyncRead + Unpin), chunk: &mut Vec<u8>) -> io::Result<usize> {
+    chunk.clear();
+    chunk.reserve(CHUNK);
+    from.read_buf(chunk).await
 }
 
 /// Sends the request, reads the whole response, judges it. Every step has an end, however the worker behaves. Dropping the future aborts the compile on the worker.
@@ -154,12 +159,12 @@ async fn read_response(
     version: u32,
     spill: &Arc<Spill>,
 ) -> Result<Response, AttemptFailure> {
-    let (mut parser, mut bytes) = (ResponseParser::default(), Spool::default());
-    let mut chunk = vec![0; CHUNK];
+    let (mut parser, mut bytes) = (ResponseParser::default(), Spool::new(spill));
+    let mut chunk = spill.buffer(CHUNK);
     let mut begun: Option<Instant> = None;
     while !parser.is_complete() {
         let due = begun.map_or(FIRST_BYTE, |begun| patience(bytes.len(), begun.elapsed()));
-        let Ok(count) = timeout(due, from.read(&mut chunk)).await else {
+        let Ok(count) = timeout(due, read_chunk(from, &mut chunk)).await else {
             return Err(AttemptFailure::Stalled("its answer does not progress"));
         };
         let count = count?;
@@ -167,13 +172,12 @@ async fn read_response(
             return Err(AttemptFailure::Incomplete);
         }
         begun = begun.or_else(|| Some(Instant::now()));
-        let used = parser.feed(&chunk[..count])?;
+        let used = parser.feed(&chunk)?;
         if used < count {
             return Err(Malformed::Surplus(count - used).into());
         }
-        let kept = bytes.append(&chunk[..count], spill);
-        kept.map_err(AttemptFailure::NoRoom)?;
-        bytes.expect(parser.left());
+        bytes.expect(parser.left().saturating_add(count as u64));
+        bytes.append(&chunk).map_err(AttemptFailure::NoRoom)?;
     }
     judge(&parser, version)?;
     let status = parser.status();

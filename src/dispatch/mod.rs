@@ -13,6 +13,7 @@
 //! byte reaches the client before the response is complete; the bytes of a job pass unchanged but for the compiler's path.
 
 mod attempt;
+mod buffers;
 mod frontend;
 mod job;
 mod owner;

@@ -12,24 +12,28 @@ use std::{
     },
 };
 
+use super::buffers::{Buffer, Buffers};
+
 /// Nearly every preprocessed source and object fits; with a hundred jobs in flight this is still a few hundred MiB.
 const IN_MEMORY: usize = 4 << 20;
 /// Space is taken in steps of this size: one look at the file system for each costs nothing beside writing them.
 const STEP: u64 = 4 << 20;
 
-/// The private directory of the files, and how much of its file system they have taken.
+/// The private directory of the files, how much of its file system they have taken, and memory for what needs none.
 #[derive(Debug)]
 pub(super) struct Spill {
     dir: PathBuf,
     taken: AtomicU64,
+    buffers: Buffers,
 }
 
 /// An append-only buffer that can be read from any place, several times.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Spool {
-    memory: Vec<u8>,
+    memory: Option<Buffer>,
     file: Option<Spilled>,
     len: u64,
+    spill: Arc<Spill>,
 }
 
 /// What did not fit into memory.
@@ -43,8 +47,16 @@ struct Spilled {
 
 impl Spill {
     pub(super) fn new(dir: PathBuf) -> Arc<Self> {
-        let taken = AtomicU64::new(0);
-        Arc::new(Self { dir, taken })
+        Arc::new(Self {
+            dir,
+            taken: AtomicU64::new(0),
+            buffers: Buffers::default(),
+        })
+    }
+
+    /// Memory that is left to the next when it is dropped.
+    pub(super) fn buffer(&self, room: usize) -> Buffer {
+        self.buffers.take(room)
     }
 
     fn open(self: &Arc<Self>) -> io::Result<Spilled> {
@@ -92,16 +104,28 @@ impl Drop for Spilled {
 }
 
 impl Spool {
-    pub(super) fn append(&mut self, bytes: &[u8], spill: &Arc<Spill>) -> io::Result<()> {
+    /// Empty.
+    pub(super) fn new(spill: &Arc<Spill>) -> Self {
+        Self {
+            memory: None,
+            file: None,
+            len: 0,
+            spill: spill.clone(),
+        }
+    }
+
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let end = self.len + bytes.len() as u64;
         if self.file.is_none() && end > IN_MEMORY as u64 {
-            let mut file = spill.open()?;
-            file.append(&std::mem::take(&mut self.memory), self.len)?;
+            let mut file = self.spill.open()?;
+            if let Some(memory) = self.memory.take() {
+                file.append(&memory, self.len)?;
+            }
             self.file = Some(file);
         }
         match &mut self.file {
             Some(file) => file.append(bytes, end)?,
-            None => self.memory.extend(bytes),
+            None => self.memory(bytes.len()).extend_from_slice(bytes),
         }
         self.len = end;
         Ok(())
@@ -109,9 +133,14 @@ impl Spool {
 
     /// So many bytes more were announced: memory for them is taken at once, where it will be memory.
     pub(super) fn expect(&mut self, bytes: u64) {
-        if self.file.is_none() && self.len + bytes <= IN_MEMORY as u64 {
-            self.memory.reserve(bytes as usize);
+        if self.file.is_none() && self.len.saturating_add(bytes) <= IN_MEMORY as u64 {
+            self.memory(bytes as usize).reserve(bytes as usize);
         }
+    }
+
+    /// With room for so many bytes, if there was none.
+    fn memory(&mut self, room: usize) -> &mut Buffer {
+        self.memory.get_or_insert_with(|| self.spill.buffer(room))
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -131,7 +160,8 @@ impl Spool {
             return Ok(&buffer[..count]);
         }
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        let rest = self.memory.get(from..).unwrap_or_default();
+        let memory = self.memory.as_ref().map_or(&[][..], |memory| memory);
+        let rest = memory.get(from..).unwrap_or_default();
         Ok(&rest[..length.min(rest.len())])
     }
 }
@@ -144,14 +174,14 @@ mod tests {
     fn a_large_body_spills_and_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let spill = Spill::new(dir.path().to_owned());
-        let mut spool = Spool::default();
+        let mut spool = Spool::new(&spill);
         spool.expect(u64::MAX >> 1);
-        assert_eq!(spool.memory.capacity(), 0);
+        assert!(spool.memory.is_none());
         for n in 0..6u8 {
             spool.expect(1 << 20);
-            spool.append(&vec![n; 1 << 20], &spill).unwrap();
+            spool.append(&vec![n; 1 << 20]).unwrap();
         }
-        assert!(spool.file.is_some() && spool.memory.is_empty());
+        assert!(spool.file.is_some() && spool.memory.is_none());
         let (mut buffer, end) = (Vec::new(), spool.len());
         let middle = spool.chunk((1 << 20) - 1, 2, &mut buffer).unwrap();
         assert_eq!(middle, [0, 1]);
@@ -163,10 +193,8 @@ mod tests {
     #[test]
     fn a_small_body_is_read_from_where_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let mut spool = Spool::default();
-        spool
-            .append(b"abc", &Spill::new(dir.path().to_owned()))
-            .unwrap();
+        let mut spool = Spool::new(&Spill::new(dir.path().to_owned()));
+        spool.append(b"abc").unwrap();
         let mut buffer = Vec::new();
         for (offset, bytes) in [(0, &b"ab"[..]), (2, b"c"), (3, b""), (9, b"")] {
             assert_eq!(spool.chunk(offset, 2, &mut buffer).unwrap(), bytes);
@@ -179,10 +207,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spill = Spill::new(dir.path().to_owned());
         let taken = || spill.taken.load(Ordering::Relaxed);
-        let mut spool = Spool::default();
-        spool.append(&vec![1; IN_MEMORY], &spill).unwrap();
+        let mut spool = Spool::new(&spill);
+        spool.append(&vec![1; IN_MEMORY]).unwrap();
         assert_eq!(taken(), 0);
-        spool.append(&[1], &spill).unwrap();
+        spool.append(&[1]).unwrap();
         assert_eq!(taken(), 2 * STEP);
         let refused = spill.take(u64::MAX / 2).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::StorageFull);

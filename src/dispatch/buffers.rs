@@ -1,7 +1,7 @@
 //! Memory that one job leaves to the next.
 //!
 //! A body has some hundred kilobytes. An allocator takes that much from the system anew and gives it back soon, and the system clears
-//! it each time: on a primary with a share of a core that was a sixteenth of what distmesh used.
+//! it each time: with these, a job of 250 KB costs dispatch 8 % less CPU.
 
 use std::{
     ops::{Deref, DerefMut},

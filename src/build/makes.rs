@@ -17,7 +17,7 @@ use crate::machine::clock::monotonic_ns;
 const BATCH: usize = 512;
 /// While something is odd: four such looks find a lost token.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A look takes 0.02 ms of CPU for each process of the build, and kills are rare: so a lost token is found within 11 s.
+/// A look costs several system calls for each process of the build, and kills are rare: so a lost token is found within 11 s.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(8);
 
 /// All makes of one build.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
-use crate::machine::processes::{self, children};
+use crate::machine::processes;
 
 /// All processes at one moment.
 #[derive(Clone, Debug, Default)]
@@ -50,11 +50,11 @@ impl Processes {
     }
 
     /// How many processes below it have no child of their own and another name than `except`.
-    fn leaves(&self, root: u32, except: &str) -> u32 {
+    fn leaves(&self, root: u32, except: Option<&str>) -> u32 {
+        let is_other = |name: &String| except.is_none_or(|except| name != except);
         let below = self.below(root).into_iter();
         let leaves = below.filter(|pid| {
-            !self.children.contains_key(pid)
-                && self.names.get(pid).is_none_or(|name| name != except)
+            !self.children.contains_key(pid) && self.names.get(pid).is_none_or(is_other)
         });
         u32::try_from(leaves.count()).unwrap_or(u32::MAX)
     }
@@ -62,22 +62,16 @@ impl Processes {
 
 /// How many processes below `root` have no child of their own and another name than `except`.
 ///
-/// Where the kernel tells who a process' children are, only these are looked at: a third of the work
-/// on a primary with a hundred processes.
+/// Where the kernel tells who a process' children are, only these are looked at, however many the machine has.
 pub(super) fn leaves(root: u32, except: Option<&str>) -> u32 {
     if !processes::are_told() {
-        return Processes::now().leaves(root, except.unwrap_or_default());
+        return Processes::now().leaves(root, except);
     }
-    let mut count = 0;
-    let mut next = children(root);
-    while let Some(process) = next.pop() {
-        let below = children(process);
-        if below.is_empty() && except.is_none_or(|except| name(process) != except) {
-            count += 1;
-        }
-        next.extend(below);
-    }
-    count
+    let tree = processes::tree(root).into_iter();
+    let leaves = tree.filter(|(process, below)| {
+        *process != root && below.is_empty() && except.is_none_or(|except| name(*process) != except)
+    });
+    u32::try_from(leaves.count()).unwrap_or(u32::MAX)
 }
 
 fn name(process: u32) -> String {
@@ -105,9 +99,9 @@ mod tests {
         );
         assert_eq!(
             (
-                tree.leaves(2, ""),
-                tree.leaves(2, "distcc"),
-                tree.leaves(6, "")
+                tree.leaves(2, None),
+                tree.leaves(2, Some("distcc")),
+                tree.leaves(6, None)
             ),
             (2, 1, 0)
         );
@@ -141,7 +135,7 @@ mod tests {
         let mut said = [0];
         shell.stdout.take().unwrap().read_exact(&mut said).unwrap();
         let counted = |except: Option<&str>| {
-            let slowly = Processes::now().leaves(shell.id(), except.unwrap_or_default());
+            let slowly = Processes::now().leaves(shell.id(), except);
             (leaves(shell.id(), except), slowly)
         };
         // They have been started, but not all of them are what they will be.

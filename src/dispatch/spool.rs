@@ -30,7 +30,7 @@ pub(super) struct Spill {
 /// An append-only buffer that can be read from any place, several times.
 #[derive(Debug)]
 pub(super) struct Spool {
-    memory: Option<Buffer>,
+    memory: Buffer,
     file: Option<Spilled>,
     len: u64,
     spill: Arc<Spill>,
@@ -107,7 +107,7 @@ impl Spool {
     /// Empty.
     pub(super) fn new(spill: &Arc<Spill>) -> Self {
         Self {
-            memory: None,
+            memory: spill.buffer(0),
             file: None,
             len: 0,
             spill: spill.clone(),
@@ -118,14 +118,16 @@ impl Spool {
         let end = self.len + bytes.len() as u64;
         if self.file.is_none() && end > IN_MEMORY as u64 {
             let mut file = self.spill.open()?;
-            if let Some(memory) = self.memory.take() {
-                file.append(&memory, self.len)?;
-            }
+            file.append(&self.memory, self.len)?;
+            self.memory = self.spill.buffer(0);
             self.file = Some(file);
         }
         match &mut self.file {
             Some(file) => file.append(bytes, end)?,
-            None => self.memory(bytes.len()).extend_from_slice(bytes),
+            None => {
+                self.memory.reserve(bytes.len());
+                self.memory.extend_from_slice(bytes);
+            }
         }
         self.len = end;
         Ok(())
@@ -134,13 +136,8 @@ impl Spool {
     /// So many bytes more were announced: memory for them is taken at once, where it will be memory.
     pub(super) fn expect(&mut self, bytes: u64) {
         if self.file.is_none() && self.len.saturating_add(bytes) <= IN_MEMORY as u64 {
-            self.memory(bytes as usize).reserve(bytes as usize);
+            self.memory.reserve(bytes as usize);
         }
-    }
-
-    /// With room for so many bytes, if there was none.
-    fn memory(&mut self, room: usize) -> &mut Buffer {
-        self.memory.get_or_insert_with(|| self.spill.buffer(room))
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -160,8 +157,7 @@ impl Spool {
             return Ok(&buffer[..count]);
         }
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        let memory = self.memory.as_ref().map_or(&[][..], |memory| memory);
-        let rest = memory.get(from..).unwrap_or_default();
+        let rest = self.memory.get(from..).unwrap_or_default();
         Ok(&rest[..length.min(rest.len())])
     }
 }
@@ -176,12 +172,12 @@ mod tests {
         let spill = Spill::new(dir.path().to_owned());
         let mut spool = Spool::new(&spill);
         spool.expect(u64::MAX >> 1);
-        assert!(spool.memory.is_none());
+        assert_eq!(spool.memory.capacity(), 0);
         for n in 0..6u8 {
             spool.expect(1 << 20);
             spool.append(&vec![n; 1 << 20]).unwrap();
         }
-        assert!(spool.file.is_some() && spool.memory.is_none());
+        assert!(spool.file.is_some() && spool.memory.is_empty());
         let (mut buffer, end) = (Vec::new(), spool.len());
         let middle = spool.chunk((1 << 20) - 1, 2, &mut buffer).unwrap();
         assert_eq!(middle, [0, 1]);

@@ -1,6 +1,6 @@
 //! The processes that a process has started, asked of the kernel one by one: cheap, and blind to orphans.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
 
 /// Whether this system tells them: Linux with `CONFIG_PROC_CHILDREN`, which all distributions set.
 pub fn are_told() -> bool {
@@ -30,21 +30,23 @@ pub fn children(process: u32) -> Vec<u32> {
     }
 }
 
-/// A directory has a link for each directory in it, and two more. To ask for their number is a third of what it costs to read them.
+/// A directory has a link for each directory in it, and two more.
 fn has_one_thread(tasks: &str) -> bool {
     fs::metadata(tasks).is_ok_and(|tasks| tasks.nlink() == 3)
 }
 
-/// The same with all that those have started.
-pub fn descendants(process: u32) -> BTreeSet<u32> {
-    let mut found = BTreeSet::new();
-    let mut next = children(process);
+/// A process and all below it, each with its children.
+pub fn tree(root: u32) -> BTreeMap<u32, Vec<u32>> {
+    let mut tree = BTreeMap::new();
+    let mut next = vec![root];
     while let Some(process) = next.pop() {
-        if found.insert(process) {
-            next.extend(children(process));
-        }
+        tree.entry(process).or_insert_with(|| {
+            let below = children(process);
+            next.extend(&below);
+            below
+        });
     }
-    found
+    tree
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -57,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grandchildren_are_descendants() {
+    fn grandchildren_belong_to_the_tree() {
         // The inner shell has said its line once the reader it started runs, too; both end with the pipe.
         let mut shell = Command::new("sh")
             .args(["-c", "sh -c 'cat <&3 & echo; wait' 3<&0; true"])
@@ -68,11 +70,12 @@ mod tests {
         let mut said = [0];
         let mut stdout = shell.stdout.take().unwrap();
         stdout.read_exact(&mut said).unwrap();
-        let (near, all) = (children(shell.id()), descendants(shell.id()));
+        let (near, all) = (children(shell.id()), tree(shell.id()));
         // Ends its input, too.
         shell.wait().unwrap();
-        assert_eq!((near.len(), all.len()), (1, 2));
-        assert!(all.contains(&near[0]));
+        assert_eq!((near.len(), all.len()), (1, 3));
+        assert_eq!(all[&shell.id()], near);
+        assert_eq!(all[&near[0]].len(), 1);
     }
 
     #[test]

@@ -144,7 +144,7 @@ impl Desk {
     }
 }
 
-/// Looking at the build's processes may take a millisecond.
+/// A look costs several system calls for each process of the build.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Stranded jobs and no token to count by: quick, for machines stand idle.
 const LOOK_WHEN_STRANDED: Duration = Duration::from_millis(250);

@@ -8,7 +8,7 @@ use sysinfo::{Pid, Process, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate
 use tokio::{sync::watch, time::sleep};
 
 use super::process::Journal;
-use crate::machine::processes::descendants;
+use crate::machine::processes::tree;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -91,8 +91,9 @@ fn look(session: u32, lines: u64) -> Look {
         look.cpu += process.accumulated_cpu_time();
     };
     // With the table of all processes, twice a second, a worker opened 12,500 files in a build of redis instead of 2,000.
-    let family: Vec<Pid> = descendants(session)
-        .into_iter()
+    let family: Vec<Pid> = tree(session)
+        .into_keys()
+        .filter(|process| *process != session)
         .map(Pid::from_u32)
         .collect();
     if family.is_empty() {

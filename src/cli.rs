@@ -129,7 +129,7 @@ pub struct WorkerArgs {
     /// Stop when the run has this artifact, the release; `NAME*`: one whose name begins so
     #[arg(long, value_name = "NAME", env = "DISTMESH_UNTIL_ARTIFACT")]
     pub until_artifact: Option<Pattern>,
-    /// Stop when the first primary says goodbye [default: only when CI is set]
+    /// Stop when the primary says goodbye and no other one is linked [default: only when CI is set]
     #[arg(long, value_name = "BOOL", env = "DISTMESH_ONCE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = FalseyValueParser::new())]
     pub once: Option<bool>,
     /// Stop when no primary came for so long [default: wait for ever]

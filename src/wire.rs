@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 use crate::{admission::CompilerIdentity, session::Descriptor};
 
@@ -102,9 +103,59 @@ pub enum ToWorker {
     Unknown,
 }
 
+/// Reads the next message, of at most `longest` bytes; `None` when the stream has ended or broken.
+///
+/// Whoever gives up waiting, for something else that happens, hands in the same `begun` the next time: it keeps what has come of a
+/// message.
+pub async fn next_message<M: DeserializeOwned>(
+    lines: &mut BufReader<impl AsyncRead + Unpin>,
+    begun: &mut Vec<u8>,
+    longest: u64,
+) -> Result<Option<M>, serde_json::Error> {
+    let room = longest.saturating_sub(begun.len() as u64);
+    let read = lines.take(room).read_until(b'\n', begun).await;
+    if read.is_err() || begun.is_empty() {
+        return Ok(None);
+    }
+    let message = serde_json::from_slice(begun);
+    begun.clear();
+    message.map(Some)
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_message_is_whole_although_the_wait_for_it_was_given_up() {
+        let (mut far, near) = tokio::io::duplex(256);
+        let (mut lines, mut begun) = (BufReader::new(near), Vec::new());
+        let goodbye = ToWorker::Goodbye {
+            reason: "so".into(),
+        };
+        let text = serde_json::to_vec(&goodbye).unwrap();
+        for byte in text.iter().chain(b"\n") {
+            let next = next_message::<ToWorker>(&mut lines, &mut begun, 100);
+            // Ready for nothing yet, so that this ends first.
+            tokio::select! { biased;
+                _ = next => panic!("that was no message yet"),
+                () = std::future::ready(()) => {}
+            }
+            far.write_all(&[*byte]).await.unwrap();
+        }
+        let next = next_message(&mut lines, &mut begun, 100).await.unwrap();
+        assert_eq!(next, Some(goodbye));
+        far.write_all(&[b' '; 120]).await.unwrap();
+        let endless = next_message::<ToWorker>(&mut lines, &mut begun, 100).await;
+        assert!(endless.is_err() && begun.is_empty());
+        drop(far);
+        let rest = next_message::<ToWorker>(&mut lines, &mut begun, 100).await;
+        assert!(rest.is_err(), "20 bytes of one");
+        let end = next_message::<ToWorker>(&mut lines, &mut begun, 100).await;
+        assert!(matches!(end, Ok(None)));
+    }
 
     #[test]
     fn messages_and_fields_of_later_versions_are_ignored() {

@@ -47,7 +47,7 @@ pub struct WorkerConfig {
     pub compilers: Catalogue,
     /// Compiles at once.
     pub slots: u32,
-    /// Stop at the primary's goodbye.
+    /// Stop at the primary's goodbye, unless another one is linked.
     pub once: bool,
     /// Stop when no primary was linked for this long.
     pub wait_primary: Option<Duration>,
@@ -202,7 +202,7 @@ impl Serving {
             self.lonely
                 .send_if_modified(|now| std::mem::replace(now, lonely) != lonely);
         };
-        self.drain(&reason).await;
+        self.drain(&reason, &mut events).await;
         reason
     }
 
@@ -235,15 +235,17 @@ impl Serving {
                 self.tell(WorkerNews::Notice(format!(
                     "the primary closed the link: {reason}"
                 )));
-                self.ends_after_goodbye(&reason)
+                self.ends_after_goodbye(peer, &reason)
             }
         }
     }
 
     fn note_link(&mut self, peer: PeerId, name: &str, state: LinkState) {
+        let was_lonely = self.primaries.is_empty();
         self.primaries.handle_link(peer, name, state);
-        if self.primaries.is_empty() {
-            self.lonely_since = self.lonely_since.max(Instant::now());
+        // Of one that cannot be reached there is news again and again.
+        if !was_lonely && self.primaries.is_empty() {
+            self.lonely_since = Instant::now();
         }
         self.desk.serve(self.primaries.served());
     }
@@ -251,14 +253,16 @@ impl Serving {
     fn handle_said(&mut self, said: PrimarySaid) -> Option<String> {
         match said {
             PrimarySaid::Met(_) => None,
-            PrimarySaid::Goodbye { reason } => self.ends_after_goodbye(&reason),
+            PrimarySaid::Goodbye { peer, reason } => self.ends_after_goodbye(peer, &reason),
             PrimarySaid::Nonsense { reason } => self.tell(WorkerNews::Notice(reason)),
             PrimarySaid::JobFailed { reason } => self.tell(WorkerNews::Notice(reason)),
         }
     }
 
-    fn ends_after_goodbye(&self, reason: &str) -> Option<String> {
-        self.once.then(|| format!("the primary is done: {reason}"))
+    /// Another primary that is linked is being served, or its turn has come.
+    fn ends_after_goodbye(&self, peer: PeerId, reason: &str) -> Option<String> {
+        let ends = self.once && !self.primaries.has_other_than(peer);
+        ends.then(|| format!("the primary is done: {reason}"))
     }
 
     fn handle_daemon(&mut self, event: DaemonEvent) -> Option<String> {
@@ -318,11 +322,25 @@ impl Serving {
             .fold(self.look_at_memory, Instant::min)
     }
 
-    /// Tells the primaries, and gives the jobs that run the time to end.
-    async fn drain(&self, reason: &str) {
+    /// Tells the primaries, and gives the jobs that run the time to end. A job that a primary sends before it has heard of it is
+    /// refused at once, so that it does not wait for that.
+    async fn drain(&self, reason: &str, events: &mut NodeEvents) {
         self.desk.leave(reason);
-        let done = tokio::time::timeout(DRAIN, self.desk.idle()).await;
-        if done.is_err() {
+        let serving = async {
+            while let Some(event) = events.tunnel.recv().await {
+                if let TunnelEvent::Incoming { peer, stream } = event {
+                    tokio::spawn(streams::serve(Arc::clone(&self.desk), peer, stream));
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let idle = async {
+            tokio::select! {
+                () = self.desk.idle() => {}
+                () = serving => {}
+            }
+        };
+        if tokio::time::timeout(DRAIN, idle).await.is_err() {
             self.tell(WorkerNews::Notice(
                 "some jobs did not end in time; the primary does them elsewhere".to_owned(),
             ));

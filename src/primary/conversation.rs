@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncWriteExt, BufReader},
     sync::{mpsc, watch},
 };
 
@@ -12,8 +12,8 @@ use crate::{
     event::Compiler,
     node::Book,
     session::{Descriptor, PeerId},
-    tunnel::{RecvStream, Tunnel},
-    wire::{StreamKind, ToPrimary, ToWorker},
+    tunnel::Tunnel,
+    wire::{StreamKind, ToPrimary, ToWorker, next_message},
 };
 
 /// What reaches the desk from tasks of its own.
@@ -80,7 +80,7 @@ impl Conversation {
         if stream.send.write_all(&opening).await.is_err() {
             return Ok(());
         }
-        let mut lines = BufReader::new(stream.recv);
+        let (mut lines, mut begun) = (BufReader::new(stream.recv), Vec::new());
         let mut told = Book::new();
         let mut named = Wants::default();
         self.book.mark_changed();
@@ -105,7 +105,7 @@ impl Conversation {
                         return Ok(());
                     }
                 }
-                message = next_message(&mut lines) => match message? {
+                message = next_message(&mut lines, &mut begun, MAX_MESSAGE) => match message? {
                     Some(message) => drop(self.inbox.send(Heard::Message { peer: self.peer, message }).await),
                     None => return Ok(()),
                 },
@@ -113,7 +113,7 @@ impl Conversation {
                     let reason = self.goodbye.borrow().clone().unwrap_or_else(|| "the primary ended".to_owned());
                     drop(stream.send.write_all(&line(&ToWorker::Goodbye { reason })).await);
                     // The worker drops the stream once it has read this; the desk limits the wait.
-                    while let Ok(Some(_)) = next_message(&mut lines).await {}
+                    while let Ok(Some(_)) = next_message::<ToPrimary>(&mut lines, &mut begun, MAX_MESSAGE).await {}
                     return Ok(());
                 }
             }
@@ -157,18 +157,12 @@ fn new_wants(wants: &Wants, named: &mut Wants) -> Vec<u8> {
 /// A peer's bytes that are no message.
 struct Nonsense(String);
 
-async fn next_message(lines: &mut BufReader<RecvStream>) -> Result<Option<ToPrimary>, Nonsense> {
-    let mut text = Vec::new();
-    let limited = lines.take(MAX_MESSAGE).read_until(b'\n', &mut text).await;
-    if limited.is_err() || text.is_empty() {
-        return Ok(None);
-    }
-    let message = serde_json::from_slice(&text);
-    message.map(Some).map_err(|error| {
-        Nonsense(format!(
+impl From<serde_json::Error> for Nonsense {
+    fn from(error: serde_json::Error) -> Self {
+        Self(format!(
             "sent a message that this version cannot read ({error})"
         ))
-    })
+    }
 }
 
 fn line(message: &ToWorker) -> Vec<u8> {

@@ -29,6 +29,10 @@ impl Primaries {
         self.0.first().cloned()
     }
 
+    pub(super) fn has_other_than(&self, peer: PeerId) -> bool {
+        self.0.iter().any(|primary| primary.peer != peer)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -45,7 +49,9 @@ mod tests {
         let served = |primaries: &Primaries| primaries.served().map(|served| served.name);
         assert_eq!(served(&primaries), None);
         primaries.handle_link(a, "a", LinkState::Up);
+        assert!(primaries.has_other_than(b) && !primaries.has_other_than(a));
         primaries.handle_link(b, "b", LinkState::Up);
+        assert!(primaries.has_other_than(b) && primaries.has_other_than(a));
         primaries.handle_link(a, "a", LinkState::Suspect);
         assert_eq!(served(&primaries), Some("a".to_owned()));
         primaries.handle_link(a, "a", LinkState::Up);

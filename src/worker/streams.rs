@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
     sync::{mpsc, watch},
 };
 
@@ -12,7 +12,7 @@ use crate::{
     distcc::{RelayError, relay},
     session::{Descriptor, PeerId},
     tunnel::{RecvStream, SendStream, Stream},
-    wire::{Offer, StreamKind, ToPrimary, ToWorker},
+    wire::{Offer, StreamKind, ToPrimary, ToWorker, next_message},
 };
 
 /// What the streams share.
@@ -48,8 +48,8 @@ pub(super) struct Talk {
 /// What streams tell the role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PrimarySaid {
-    /// The primary is done.
-    Goodbye { reason: String },
+    /// This primary is done.
+    Goodbye { peer: PeerId, reason: String },
     /// Somebody's descriptor.
     Met(Box<Descriptor>),
     /// A stream that makes no sense.
@@ -136,6 +136,10 @@ impl Desk {
         self.leaving.send_replace(Some(reason.to_owned()));
     }
 
+    fn is_leaving(&self) -> bool {
+        self.leaving.borrow().is_some()
+    }
+
     /// Ends when no job runs.
     pub(super) async fn idle(&self) {
         // The desk holds the sender, so the channel cannot close.
@@ -156,8 +160,10 @@ pub(super) async fn serve(desk: Arc<Desk>, peer: PeerId, stream: Stream) {
     };
     match StreamKind::from_byte(byte) {
         Some(StreamKind::Control) => control(&desk, peer, send, recv).await,
-        Some(StreamKind::Job) if desk.serves(peer) => job(&desk, send, recv).await,
-        // It was told that it has to wait.
+        Some(StreamKind::Job) if desk.serves(peer) && !desk.is_leaving() => {
+            job(&desk, send, recv).await;
+        }
+        // It was told that it has to wait, or is being told that we leave.
         Some(StreamKind::Job) => {}
         None => {
             let reason = format!(
@@ -210,7 +216,10 @@ async fn control(desk: &Desk, peer: PeerId, mut send: SendStream, recv: RecvStre
     let mut leaving = desk.leaving.subscribe();
     let mut me = desk.me.clone();
     offers.mark_changed();
-    let mut text = Vec::new();
+    if leaving.borrow().is_some() {
+        leaving.mark_changed();
+    }
+    let mut begun = Vec::new();
     loop {
         let message = tokio::select! {
             Ok(()) = offers.changed() => desk.offer_to(peer),
@@ -220,28 +229,26 @@ async fn control(desk: &Desk, peer: PeerId, mut send: SendStream, recv: RecvStre
                 let reason = leaving.borrow_and_update().clone().unwrap_or_default();
                 ToPrimary::Leaving { reason }
             }
-            // `text` keeps what was read when another branch wins, so nothing is lost.
-            read = read_line(&mut lines, &mut text) => {
+            read = next_message(&mut lines, &mut begun, MAX_MESSAGE) => {
                 let said = match read {
-                    Ok(ToWorker::Goodbye { reason }) => PrimarySaid::Goodbye { reason },
-                    Ok(ToWorker::Hello { .. } | ToWorker::Unknown) => { text.clear(); continue }
-                    Ok(ToWorker::Compiler(compiler)) => {
-                        text.clear();
+                    Ok(Some(ToWorker::Goodbye { reason })) => PrimarySaid::Goodbye { peer, reason },
+                    Ok(Some(ToWorker::Hello { .. } | ToWorker::Unknown)) => continue,
+                    Ok(Some(ToWorker::Compiler(compiler))) => {
                         drop(desk.wants.send(Want::Compiler(compiler)).await);
                         continue;
                     }
-                    Ok(ToWorker::Target { target }) => {
-                        text.clear();
+                    Ok(Some(ToWorker::Target { target })) => {
                         drop(desk.wants.send(Want::Target(target)).await);
                         continue;
                     }
-                    Ok(ToWorker::Met(descriptor)) => {
-                        text.clear();
+                    Ok(Some(ToWorker::Met(descriptor))) => {
                         drop(desk.said.send(PrimarySaid::Met(descriptor)).await);
                         continue;
                     }
-                    Err(Some(reason)) => PrimarySaid::Nonsense { reason },
-                    Err(None) => return,
+                    Ok(None) => return,
+                    Err(error) => PrimarySaid::Nonsense {
+                        reason: format!("the primary sent a message that cannot be read ({error})"),
+                    },
                 };
                 drop(desk.said.send(said).await);
                 return;
@@ -253,27 +260,6 @@ async fn control(desk: &Desk, peer: PeerId, mut send: SendStream, recv: RecvStre
             return;
         }
     }
-}
-
-/// Reads one message; `Err(None)` when the stream ended.
-async fn read_line(
-    lines: &mut BufReader<RecvStream>,
-    text: &mut Vec<u8>,
-) -> Result<ToWorker, Option<String>> {
-    let room = MAX_MESSAGE.saturating_sub(text.len() as u64);
-    lines
-        .take(room)
-        .read_until(b'\n', text)
-        .await
-        .map_err(|_| None)?;
-    if text.is_empty() {
-        return Err(None);
-    }
-    serde_json::from_slice(text).map_err(|error| {
-        Some(format!(
-            "the primary sent a message that cannot be read ({error})"
-        ))
-    })
 }
 
 /// A primary's messages are short; nothing larger is read into memory.

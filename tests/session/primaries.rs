@@ -37,9 +37,10 @@ impl Shared {
         Self { cluster, options }
     }
 
-    fn worker(&mut self, name: &str) {
+    fn worker(&mut self, name: &str, options: &[&str]) {
         let mut args: Vec<&str> = self.options.iter().map(String::as_str).collect();
         args.extend(["--slots", "2"]);
+        args.extend(options);
         self.cluster.worker_with(name, &args);
     }
 
@@ -89,7 +90,8 @@ fn hold(shared: &Shared, machine: &str, project: &Path) -> (Child, PathBuf) {
 #[test]
 fn a_second_primary_waits_for_the_first_and_is_told_why() {
     let (mut shared, project) = (Shared::new(), project(4));
-    shared.worker("w");
+    // As in CI: it ends with its primary, but not with one that it does not serve, and not while another waits.
+    shared.worker("w", &["--once"]);
     let (mut first, end) = hold(&shared, "first", project.path());
 
     let without = shared
@@ -112,12 +114,18 @@ fn a_second_primary_waits_for_the_first_and_is_told_why() {
     }
 
     // The first ends while another second one waits.
+    let linked = || {
+        let said = fs::read_to_string(shared.cluster.log("w")).unwrap();
+        said.matches(" is up: ").count()
+    };
+    let before = linked();
     let waits = ["--require-workers", "1", "--wait", "60s"];
     let second = shared
         .build("third", project.path(), &waits, &["make", "-j"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    until("the third primary is linked", || linked() > before);
     fs::write(end, "").unwrap();
     assert!(first.wait().unwrap().success());
     let built = second.wait_with_output().unwrap();
@@ -127,12 +135,13 @@ fn a_second_primary_waits_for_the_first_and_is_told_why() {
         String::from_utf8_lossy(&built.stderr)
     );
     assert_eq!(shared.remote("third"), 5);
+    assert_eq!(shared.cluster.ended("w"), Some(0), "nobody is left");
 }
 
 #[test]
 fn a_killed_primary_frees_its_worker_for_the_next() {
     let (mut shared, project) = (Shared::new(), project(4));
-    shared.worker("w");
+    shared.worker("w", &[]);
     let (mut first, end) = hold(&shared, "first", project.path());
     first.kill().unwrap();
     first.wait().unwrap();

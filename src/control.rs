@@ -151,7 +151,10 @@ async fn standing_desk(primary: PrimaryHandle, hosts: watch::Sender<Hosts>) {
             BuildUpdate::Load { load, .. } => {
                 hosts.send_modify(|hosts| hosts.capacity = load.capacity);
                 if load.stranded > 0 {
-                    desk.feedback(BuildFeedback::HandBack { jobs: 1 });
+                    let jobs = load.stranded;
+                    desk.feedback(BuildFeedback::HandBack { jobs });
+                    // One that came meanwhile makes the load what it was, of which nobody would tell.
+                    desk.feedback(BuildFeedback::AskLoad);
                 }
             }
             BuildUpdate::Refused { .. }

@@ -286,31 +286,46 @@ async fn push_updates(
     updates: mpsc::Sender<BuildUpdate>,
 ) {
     let mut last = Snapshot::default();
+    let mut looked = Instant::now();
     loop {
         // A job that has left by now is in no load of now.
         let at_ns = monotonic_ns();
         let new = lock(&shared.state).updates(id, &mut last, now(), at_ns);
         for update in new {
-            if updates.send(update).await.is_err() {
-                return;
-            }
+            let room = look_after_jobs(&shared, &mut looked, updates.reserve()).await;
+            let Ok(room) = room else { return };
+            room.send(update);
         }
-        tokio::select! {
-            () = changed.notified() => {}
-            () = look_after_jobs(&shared) => {}
-        }
+        look_after_jobs(&shared, &mut looked, changed.notified()).await;
         tokio::time::sleep(DEBOUNCE).await;
     }
 }
 
-/// Looks for jobs that take too long as long as there are any. Every build's task does so: it costs little, and none is special.
-async fn look_after_jobs(shared: &Shared) {
-    let mut pause = lock(&shared.state).look_again();
-    while let Some(due) = pause {
-        tokio::time::sleep(due).await;
-        pause = lock(&shared.state).handle_timeout(now());
+/// Looks for jobs that take too long, as long as there are any, until something happens. Every build's task does so: it costs little,
+/// and none is special. What happens in the second half of a pause serves as its end, so that a busy build is not woken for it.
+async fn look_after_jobs<T>(
+    shared: &Shared,
+    looked: &mut Instant,
+    happens: impl Future<Output = T>,
+) -> T {
+    let mut happens = std::pin::pin!(happens);
+    loop {
+        let Some(pause) = lock(&shared.state).look_again() else {
+            return happens.await;
+        };
+        let happened = tokio::select! {
+            happened = &mut happens => Some(happened),
+            () = tokio::time::sleep_until(*looked + pause) => None,
+        };
+        let now = Instant::now();
+        if now >= *looked + pause / 2 {
+            *looked = now;
+            lock(&shared.state).handle_timeout(now.into_std());
+        }
+        if let Some(happened) = happened {
+            return happened;
+        }
     }
-    std::future::pending::<()>().await;
 }
 
 /// Runs a build's task until the build ends.

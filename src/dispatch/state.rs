@@ -204,13 +204,12 @@ impl State {
         self.drain();
     }
 
-    /// Looks for jobs that take too long; returns how soon to look again, if at all.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Duration> {
+    /// Looks for jobs that take too long.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.scheduler.handle_timeout(now);
         if self.give_orders() {
             self.notify();
         }
-        self.scheduler.look_again()
     }
 
     /// How soon to look for jobs that take too long.

@@ -75,6 +75,32 @@ async fn a_client_that_goes_away_cancels_its_attempt() {
     assert_eq!(site.record().await.outcome, JobOutcome::Cancelled);
 }
 
+/// Each job is news to the build; nothing but news may ever come. Nor need the build read any of it.
+#[tokio::test]
+async fn a_job_at_a_worker_that_answers_nothing_is_missed_in_a_busy_build_too() {
+    let site = Site::new();
+    let (deaf, mut seen) = fake(V3.len(), Vec::new(), true).await;
+    site.worker(1, deaf, LinkState::Up);
+    let stuck = site.client(1, V3).await;
+    seen.recv().await.unwrap();
+    let (quick, _seen) = fake(V3.len(), V3_DONE.to_vec(), false).await;
+    site.worker(2, quick, LinkState::Up);
+    let answered = tokio::spawn(async move {
+        let mut answer = Vec::new();
+        let read = { stuck }.read_to_end(&mut answer).await;
+        read.map(|_| answer)
+    });
+    let mut others = tokio::task::JoinSet::new();
+    let began = tokio::time::Instant::now();
+    while !answered.is_finished() && began.elapsed() < Duration::from_secs(30) {
+        let mut client = site.client(2, V3).await;
+        others.spawn(async move { client.read_to_end(&mut Vec::new()).await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(answered.is_finished(), "the build was never quiet");
+    assert_eq!(answered.await.unwrap().unwrap(), V3_DONE);
+}
+
 #[tokio::test]
 async fn a_worker_that_was_started_again_is_found_at_its_old_port() {
     let mut site = Site::new();

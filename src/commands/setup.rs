@@ -205,7 +205,7 @@ async fn rendezvous(
 ) -> Result<Met, Failure> {
     let path = match place {
         Place::GitHub(run) => {
-            let github = Arc::new(github(run)?);
+            let github = Arc::new(github(run, session)?);
             return Ok((Arc::clone(&github) as Arc<dyn Rendezvous>, Some(github)));
         }
         Place::Store(address) => return Ok((Arc::new(store(address, session).await?), None)),
@@ -215,7 +215,7 @@ async fn rendezvous(
     Ok((Arc::new(Directory::open(&path)?), None))
 }
 
-fn github(run: &Run) -> Result<GitHub, Failure> {
+fn github(run: &Run, session: &SessionName) -> Result<GitHub, Failure> {
     const WHAT: &str = "this step cannot publish artifacts of the run";
     let access = Access::from_env(text_from_env);
     let access = access.map_err(|error| Failure::cannot_run(WHAT).because(&error))?;
@@ -227,7 +227,7 @@ fn github(run: &Run) -> Result<GitHub, Failure> {
             "start distmesh by its action: only actions get the run's token, `run:` steps do not (and older Enterprise Servers have no such service)",
         ));
     }
-    GitHub::new(run.clone(), &access).map_err(|error| {
+    GitHub::new(run.clone(), &access, session.clone()).map_err(|error| {
         Failure::cannot_run(error.to_string()).because(&error).hint(
             "it needs the certificates of public authorities: apt-get install ca-certificates",
         )

@@ -257,6 +257,12 @@ async fn the_end_of_the_primarys_job_is_seen_where_a_token_allows() {
     assert_eq!(ended().await, None);
     fake.lock().store.jobs = vec![job("completed", Some("cancelled"))];
     assert_eq!(ended().await.as_deref(), Some("cancelled"));
+    // A runner of one's own may have had another job before.
+    let before = job("completed", Some("success"));
+    fake.lock().store.jobs = vec![before.clone(), job("in_progress", None)];
+    assert_eq!(ended().await, None);
+    fake.lock().store.jobs = vec![before, job("completed", Some("failure"))];
+    assert_eq!(ended().await.as_deref(), Some("failure"));
     primary.stop().await;
 }
 

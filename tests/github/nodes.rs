@@ -42,7 +42,8 @@ pub fn github(fake: &Fake, attempt: u32, job: &str, leave_out: &[&str]) -> (Run,
         found.map(|(_, value)| value.clone())
     };
     let run = Run::from_env(get).unwrap();
-    let github = GitHub::new(run.clone(), &Access::from_env(get).unwrap()).unwrap();
+    let access = Access::from_env(get).unwrap();
+    let github = GitHub::new(run.clone(), &access, run.session()).unwrap();
     (run, github)
 }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     rendezvous::{Entry, EntryName, retry::Backoff},
-    session::{NodeName, Role},
+    session::{NodeName, Role, SessionName},
 };
 
 /// One artifact, as either service lists it.
@@ -29,6 +29,7 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Catalogue {
     scope: Scope,
+    session: SessionName,
     copies: BTreeMap<Entry, Found>,
     fetches: BTreeMap<u64, Backoff>,
     others: Vec<Found>,
@@ -49,9 +50,10 @@ struct Mine {
 
 impl Catalogue {
     /// Nothing is known yet.
-    pub(super) fn new(scope: Scope) -> Self {
+    pub(super) fn new(scope: Scope, session: SessionName) -> Self {
         Self {
             scope,
+            session,
             copies: BTreeMap::new(),
             fetches: BTreeMap::new(),
             others: Vec::new(),
@@ -86,7 +88,7 @@ impl Catalogue {
 
     fn note_primary(&mut self, name: &EntryName) {
         let room = self.primaries.len() < MAX_PRIMARIES;
-        if name.role == Role::Primary && name.session == self.scope.session && room {
+        if name.role == Role::Primary && name.session == self.session && room {
             self.primaries.insert(name.node.clone());
         }
     }
@@ -164,7 +166,7 @@ impl Catalogue {
         found
     }
 
-    /// The labels of all primaries that were ever listed.
+    /// The labels of all primaries of our session that were ever listed.
     pub(super) fn primaries(&self) -> &BTreeSet<NodeName> {
         &self.primaries
     }
@@ -184,10 +186,11 @@ mod tests {
     use super::*;
 
     fn catalogue() -> Catalogue {
-        Catalogue::new(Scope {
+        let scope = Scope {
             attempt: 2,
             session: "7.2".parse().unwrap(),
-        })
+        };
+        Catalogue::new(scope.clone(), scope.session)
     }
 
     fn found(id: u64, name: &str) -> Found {
@@ -223,6 +226,23 @@ mod tests {
         assert_eq!(primaries, ["p"]);
         let released = |pattern: &str| catalogue.released(&pattern.parse().unwrap()).len();
         assert_eq!((released("release"), released("distmesh-*")), (1, 1));
+    }
+
+    #[test]
+    fn the_primaries_of_another_session_are_not_ours() {
+        let list = || {
+            vec![
+                found(1, "distmesh-2-primary-p-9.1"),
+                found(2, "distmesh-2-primary-other~q-9.1"),
+            ]
+        };
+        let ours = catalogue().scope.session;
+        for (session, primary) in [(ours, "p"), ("other".parse().unwrap(), "q")] {
+            let mut catalogue = Catalogue::new(catalogue().scope, session);
+            catalogue.handle_list(list());
+            let primaries: Vec<_> = catalogue.primaries().iter().map(NodeName::as_str).collect();
+            assert_eq!(primaries, [primary]);
+        }
     }
 
     #[test]

@@ -25,13 +25,20 @@ impl Ending {
     pub async fn reason(mut self) -> String {
         let mut lists = self.github.lists();
         let mut lonely_since = None;
+        let mut primaries = (0, Instant::now());
         loop {
+            let seen = self.github.primaries_seen();
+            if primaries.0 != seen {
+                primaries = (seen, Instant::now());
+            }
+
             if *self.lonely.borrow_and_update() {
                 lonely_since.get_or_insert_with(Instant::now);
             } else {
                 lonely_since = None;
             }
-            if let Some(reason) = self.look(lonely_since).await {
+            let since = lonely_since.map(|since| primaries.1.max(since));
+            if let Some(reason) = self.look(since).await {
                 return reason;
             }
             tokio::select! {
@@ -42,21 +49,24 @@ impl Ending {
         }
     }
 
-    async fn look(&self, lonely_since: Option<Instant>) -> Option<String> {
+    /// `since`: since when no primary is linked and none has newly appeared.
+    async fn look(&self, since: Option<Instant>) -> Option<String> {
         if let Some(pattern) = &self.until
             && let Some(name) = self.github.released(pattern).await
         {
             return Some(format!("artifact {name} has appeared"));
         }
-        let lonely = lonely_since?.elapsed();
+        let since = since?;
         if self.github.has_expired() {
             return Some("the job's token has expired, so no primary can be found".to_owned());
         }
-        if lonely < LINKING {
+        if since.elapsed() < LINKING {
             return None;
         }
         let ended = self.github.primaries_ended().await?;
-        Some(format!("the primary's job has ended: {ended}"))
+        // One may have come while GitHub was asked.
+        let lonely = *self.lonely.borrow();
+        lonely.then(|| format!("the primary's job has ended: {ended}"))
     }
 }
 

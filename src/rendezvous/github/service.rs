@@ -28,7 +28,7 @@ use crate::{
         ambient::{jitter, lock, now},
         retry::{Backoff, CALM, pace, swayed},
     },
-    session::{MAX_SEALED, NodeName},
+    session::{MAX_SEALED, NodeName, SessionName},
 };
 
 /// The artifacts of one attempt of a run.
@@ -49,8 +49,8 @@ pub struct GitHub {
 }
 
 impl GitHub {
-    /// Makes the clients; nothing is asked yet.
-    pub fn new(run: Run, access: &Access) -> Result<Self, RendezvousError> {
+    /// Makes the clients; nothing is asked yet. A run may have several sessions: this is the node's own.
+    pub fn new(run: Run, access: &Access, session: SessionName) -> Result<Self, RendezvousError> {
         let scope = Scope {
             attempt: run.attempt,
             session: run.session(),
@@ -67,7 +67,7 @@ impl GitHub {
             results: results.map_err(failed)?,
             rest: rest.transpose().map_err(failed)?,
             blobs: Service::new("the artifact storage", &nowhere, None).map_err(failed)?,
-            catalogue: Mutex::new(Catalogue::new(scope)),
+            catalogue: Mutex::new(Catalogue::new(scope, session)),
             publishing: Mutex::default(),
             names: Mutex::new(Budget::of_names(now())),
             rejected: AtomicU32::new(0),
@@ -102,7 +102,13 @@ impl GitHub {
         None
     }
 
-    /// How the jobs of all primaries that were ever seen have ended; `None` while one has not, or nothing is known.
+    /// How many primaries of the session were ever seen.
+    pub fn primaries_seen(&self) -> usize {
+        lock(&self.catalogue).primaries().len()
+    }
+
+    /// How the jobs of all primaries that were ever seen have ended; `None` while one has not, or nothing is known. A runner that
+    /// serves several jobs of the run, as a self-hosted one may, does not tell which of them is the primary's: then all have to end.
     pub async fn primaries_ended(&self) -> Option<String> {
         let primaries: Vec<NodeName> = lock(&self.catalogue).primaries().iter().cloned().collect();
         if primaries.is_empty() {
@@ -116,10 +122,13 @@ impl GitHub {
             .inspect_err(|error| tracing::debug!(%error, "no jobs"))
             .ok()?;
         let ended = primaries.iter().map(|primary| {
-            let job = jobs.iter().find(|job| job.runs(primary))?;
-            job.ended().map(str::to_owned)
+            let jobs = jobs.iter().filter(|job| job.runs(primary));
+            jobs.map(rest::Job::ended)
+                .collect::<Option<Vec<_>>>()?
+                .pop()
         });
-        ended.collect::<Option<Vec<_>>>()?.pop()
+        let ended: Vec<&str> = ended.collect::<Option<_>>()?;
+        ended.last().map(|conclusion| (*conclusion).to_owned())
     }
 
     fn failed(&self, doing: &'static str, error: CallError) -> RendezvousError {

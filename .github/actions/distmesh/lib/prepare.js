@@ -42,16 +42,23 @@ async function installPackages(runner, inputs, env) {
   }
   if (wanted.length === 0) return
   runner.say(`installing ${wanted.join(' ')}`)
-  for (const [command, ...args] of installers(wanted, env)) {
+  try {
+    await install(wanted, env)
+  } catch (error) {
+    const dispensable = inputs.mode === 'primary' && inputs.packages.length === 0
+    if (!dispensable || !(error instanceof Failure)) throw error
+    runner.warn(error.toString())
+  }
+}
+
+async function install(packages, env) {
+  for (const [command, ...args] of installers(packages, env)) {
     const code = await run(command, args, { env: { ...env, ...UNATTENDED } })
     if (code === 0) continue
-    const failure = new Failure(
-      `${wanted.join(' ')} cannot be installed: \`${[command, ...args].join(' ')}\` ended with ${code}`,
+    throw new Failure(
+      `${packages.join(' ')} cannot be installed: \`${[command, ...args].join(' ')}\` ended with ${code}`,
       'look at the lines above; or install them in a step of your own and say `install-distcc: false`',
     )
-    if (inputs.mode === 'worker' || inputs.packages.length > 0) throw failure
-    runner.warn(failure.toString())
-    return
   }
 }
 

@@ -165,3 +165,16 @@ test('a distcc that cannot be installed costs a primary its workers, and ends a 
   assert.equal(helper.code, 1)
   assert.match(helper.log, /^::error title=distmesh::distcc cannot be installed/m)
 })
+
+test('a primary where nothing installs packages builds alone, unless it asked for some', async (t) => {
+  const job = (inputs) => {
+    const runner = bareJob(t)
+    symlinkSync(DISTMESH, join(runner.bin, 'distmesh'))
+    return runner.main({ mode: 'primary', version: 'installed', ...inputs })
+  }
+  const without = await job({})
+  assert.equal(without.code, 0, without.log)
+  assert.match(without.log, /^::warning title=distmesh::neither apt-get nor brew is here to install distcc\. Try: /m)
+  const asked = await job({ packages: 'g++-13' })
+  assert.equal(asked.code, 1)
+})

@@ -191,8 +191,8 @@ impl Returns {
 
 /// Finds tokens that nobody will return, because the sub-make that took them was killed.
 ///
-/// A token stands for a job, and a running job is at least one process below its make that has no child of its own (a
-/// **leaf**); so is the job without a token. Fewer leaves than that, look after look, and the difference is lost.
+/// A token stands for a job, and a running job is at least one thread of a process below its make that has no child of its own (a
+/// **leaf**); so is the job without a token. Fewer of them than that, look after look, and the difference is lost.
 #[derive(Clone, Debug, Default)]
 pub struct LossWatch {
     missing: VecDeque<u32>,
@@ -202,10 +202,10 @@ pub struct LossWatch {
 const LOOKS: usize = 4;
 
 impl LossWatch {
-    /// A look: tokens held, leaves below the make. Returns how many tokens are lost.
-    pub fn handle_look(&mut self, held: u32, leaves: u32) -> u32 {
+    /// A look: tokens held, jobs that may run below the make. Returns how many tokens are lost.
+    pub fn handle_look(&mut self, held: u32, jobs: u32) -> u32 {
         self.missing
-            .push_back((held + 1).saturating_sub(leaves.max(1)));
+            .push_back((held + 1).saturating_sub(jobs.max(1)));
         if self.missing.len() < LOOKS {
             return 0;
         }

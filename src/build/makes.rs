@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::bell::{Bell, Rope};
 use super::broker::{Holder, LossWatch, deal};
 use super::layout::{PipeEnd, open_pipe};
-use super::processes::leaves;
+use super::processes::jobs;
 use super::pulse::Pulse;
 use super::record::MakeBegan;
 use crate::machine::clock::monotonic_ns;
@@ -139,7 +139,7 @@ impl Makes {
     fn handle_look(&mut self, holders: &[Holder]) -> u32 {
         let makes = self.running.iter_mut().zip(holders);
         let looked = makes.map(|(make, holder)| {
-            let lost = make.loss.handle_look(holder.held, leaves(make.pid, None));
+            let lost = make.loss.handle_look(holder.held, jobs(make.pid));
             make.out = make.out.saturating_sub(lost);
             lost
         });

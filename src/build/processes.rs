@@ -67,11 +67,24 @@ pub(super) fn leaves(root: u32, except: Option<&str>) -> u32 {
     if !processes::are_told() {
         return Processes::now().leaves(root, except);
     }
-    let tree = processes::tree(root).into_iter();
-    let leaves = tree.filter(|(process, below)| {
-        *process != root && below.is_empty() && except.is_none_or(|except| name(*process) != except)
-    });
+    let leaves = told_leaves(root);
+    let leaves = leaves.filter(|process| except.is_none_or(|except| name(*process) != except));
     u32::try_from(leaves.count()).unwrap_or(u32::MAX)
+}
+
+/// How many jobs may run below `root`. A process that takes tokens itself, as rustc and some linkers do, has a thread for each.
+pub(super) fn jobs(root: u32) -> u32 {
+    if !processes::are_told() {
+        return Processes::now().leaves(root, None);
+    }
+    let threads = told_leaves(root).map(|process| processes::threads(process).max(1));
+    threads.fold(0, u32::saturating_add)
+}
+
+fn told_leaves(root: u32) -> impl Iterator<Item = u32> {
+    let tree = processes::tree(root).into_iter();
+    let leaves = tree.filter(move |(process, below)| *process != root && below.is_empty());
+    leaves.map(|(process, _)| process)
 }
 
 fn name(process: u32) -> String {

@@ -18,7 +18,7 @@ pub fn children(process: u32) -> Vec<u32> {
         let words = text.split_whitespace();
         words.filter_map(|word| word.parse().ok()).collect()
     };
-    match has_one_thread(&tasks) {
+    match threads_in(&tasks) == 1 {
         true => started(&process.to_string()),
         false => {
             let threads = fs::read_dir(&tasks).into_iter().flatten().flatten();
@@ -30,9 +30,15 @@ pub fn children(process: u32) -> Vec<u32> {
     }
 }
 
+/// How many threads a process has; 0 when it is gone, or where nobody tells.
+pub fn threads(process: u32) -> u32 {
+    threads_in(&format!("/proc/{process}/task"))
+}
+
 /// A directory has a link for each directory in it, and two more.
-fn has_one_thread(tasks: &str) -> bool {
-    fs::metadata(tasks).is_ok_and(|tasks| tasks.nlink() == 3)
+fn threads_in(tasks: &str) -> u32 {
+    let links = fs::metadata(tasks).map_or(0, |tasks| tasks.nlink());
+    u32::try_from(links.saturating_sub(2)).unwrap_or(u32::MAX)
 }
 
 /// A process and all below it, each with its children.
@@ -84,6 +90,8 @@ mod tests {
             let thread = scope.spawn(|| {
                 let sleep = Command::new("sleep").arg("60").spawn().unwrap();
                 assert!(children(std::process::id()).contains(&sleep.id()));
+                assert!(threads(std::process::id()) > 1);
+                assert_eq!(threads(sleep.id()), 1);
                 sleep
             });
             thread.join().unwrap()

@@ -18,9 +18,7 @@ pub enum Class {
 /// Their side files, or the processor or the files they ask about, are those of the machine that compiles: distcc 3.4 sends some
 /// of them away regardless, and loses the file or compiles without it. `-fverbose-asm` writes temporary names into the assembly.
 const LOCAL_EXACT: &[&str] = &[
-    "-march=native",
-    "-mtune=native",
-    "-mcpu=native",
+    "-coverage",
     "--coverage",
     "-ftest-coverage",
     "-frepo",
@@ -31,19 +29,34 @@ const LOCAL_EXACT: &[&str] = &[
     "-aux-info",
     "-include-pch",
     "-wrapper",
+    // clang names its output by them, and distcc does not.
+    "-emit-llvm",
+    "-emit-ast",
+    // Whatever it has for the assembler, as `-Wa,`.
+    "-Xassembler",
     // Admission has not seen the assembler that clang would call, nor the file.
     "-fno-integrated-as",
     "-no-integrated-as",
     "--config",
 ];
 const LOCAL_PREFIX: &[&str] = &[
+    // Also as `native+dotprod`.
+    "-march=native",
+    "-mtune=native",
+    "-mcpu=native",
     "-flto",
+    // The preprocessor converts, and would again at the worker.
+    "-finput-charset",
     "-gsplit-dwarf",
     "-save-temps",
     "--save-temps",
+    "-save-stats",
+    "--save-stats",
     "-fdump-",
     "-ftime-trace",
     "-fmodules",
+    "-fmodule-",
+    "-fprebuilt-",
     "-fprofile-",
     "-specs=",
     "--specs=",
@@ -53,6 +66,9 @@ const LOCAL_PREFIX: &[&str] = &[
     "-fsave-optimization-record",
     "-foptimization-record-file",
     "-fopt-info",
+    "-fproc-stat-report",
+    "-fdiagnostics-add-output",
+    "-fdiagnostics-set-output",
     "-fplugin",
     "-fpass-plugin",
     "-fsanitize-blacklist",
@@ -63,17 +79,46 @@ const LOCAL_PREFIX: &[&str] = &[
     "-B",
     "@",
 ];
+/// What clang's compiler proper reads or writes beside the source when `-Xclang` passes it on.
+const LOCAL_INSIDE_CLANG: &[&str] = &[
+    "-include-pch",
+    "-emit-pch",
+    "-emit-llvm-bc",
+    "-load",
+    "-plugin",
+];
+/// Variables by which a compiler or the wrapper around it makes something else, and which no worker has: gcc's manual, "Environment
+/// Variables"; clang's driver; nixpkgs' wrapper, whose variables end in the machine's name.
+const CHANGING: &[&str] = &[
+    "COMPILER_PATH",
+    "GCC_EXEC_PREFIX",
+    "CCC_OVERRIDE_OPTIONS",
+    "QA_OVERRIDE_GCC3_OPTIONS",
+    "MACOSX_DEPLOYMENT_TARGET",
+];
+const CHANGING_PREFIX: &[&str] = &["NIX_CFLAGS_COMPILE", "NIX_HARDENING_ENABLE"];
+
+/// Whether a variable of this name changes what a compiler makes, apart from what it preprocesses.
+#[must_use]
+pub fn changes_the_compiler(variable: &str) -> bool {
+    CHANGING.contains(&variable)
+        || CHANGING_PREFIX
+            .iter()
+            .any(|prefix| variable.starts_with(prefix))
+}
+
 /// Why a configure test is not distributed.
 pub const CONFIGURE_TEST: &str = "a configure test";
 const SOURCES: &[&str] = &[
     "c", "cc", "cpp", "cxx", "c++", "C", "cp", "CPP", "i", "ii", "m", "mm",
 ];
 
-/// Classifies the arguments that follow the compiler's name.
+/// Classifies a compiler's call: its path or name, and the arguments.
 #[must_use]
-pub fn classify(args: &[String]) -> Class {
+pub fn classify(compiler: &str, args: &[String]) -> Class {
     let (mut compile, mut sources, mut language) = (false, Vec::new(), None);
-    let mut local = None;
+    let (mut local, mut is_implied) = (None, true);
+    let is_cxx = is_cxx(compiler);
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         match arg.as_str() {
@@ -92,24 +137,47 @@ pub fn classify(args: &[String]) -> Class {
             }
             "-x" => language = rest.next().map(String::as_str),
             joined if is_joined_language(joined) => language = joined.get(2..),
-            option if TAKES_VALUE.contains(&option) => skip(&mut rest),
-            option if must_be_local(option) => local = Some(option.to_owned()),
+            option if must_be_local(option) => {
+                local = Some(option.to_owned());
+                if TAKES_VALUE.contains(&option) {
+                    skip(&mut rest);
+                }
+            }
+            option if TAKES_VALUE.contains(&option) => {
+                let value = rest.next().map_or("", String::as_str);
+                if option == "-Xclang"
+                    && (LOCAL_INSIDE_CLANG.contains(&value) || must_be_local(value))
+                {
+                    local = Some(format!("-Xclang {value}"));
+                }
+            }
             option if option.starts_with('-') => {}
-            input => sources.push(input.to_owned()),
+            input => {
+                is_implied &= language.is_none_or(|language| implies(input, language, is_cxx));
+                sources.push(input.to_owned());
+            }
         }
     }
     if !compile {
         return Class::NotACompile;
     }
-    if local.is_none() && language.is_some_and(|language| !is_implied(language, &sources)) {
+    if local.is_none() && !is_implied {
         local = Some("-x names another language than the source's extension".to_owned());
     }
     local.map_or_else(|| by_source(sources), Class::Local)
 }
 
-/// Whether `-x` can be left out: a worker, whose source is preprocessed already, would obey it and preprocess again.
-fn is_implied(language: &str, sources: &[String]) -> bool {
+/// Whether a driver takes C sources for C++ (gcc's manual, "Invoking G++"): `g++`, `clang++-14`.
+fn is_cxx(compiler: &str) -> bool {
+    let is_version = |c: char| c == '-' || c == '.' || c.is_ascii_digit();
+    compiler.trim_end_matches(is_version).ends_with("++")
+}
+
+/// Whether the `-x` before a source can be left out: a worker, whose source is preprocessed already, would obey it and preprocess
+/// again.
+fn implies(source: &str, language: &str, is_cxx: bool) -> bool {
     let extensions: &[&str] = match language {
+        "c" if is_cxx => return false,
         "c" => &["c"],
         "c++" => &["cc", "cp", "cxx", "cpp", "CPP", "c++", "C"],
         "objective-c" => &["m"],
@@ -117,11 +185,24 @@ fn is_implied(language: &str, sources: &[String]) -> bool {
         "none" => return true,
         _ => return false,
     };
-    let implies = |source: &String| {
-        let extension = Path::new(source).extension();
-        extension.is_some_and(|extension| extensions.iter().any(|known| extension == *known))
-    };
-    sources.iter().all(implies)
+    let extension = Path::new(source).extension();
+    extension.is_some_and(|extension| extensions.iter().any(|known| extension == *known))
+}
+
+/// Precompiled headers that clang takes instead of what `-include` names, and from which no worker can be given anything: they would
+/// have to exist.
+pub fn precompiled_headers(args: &[String]) -> Vec<String> {
+    let mut headers = Vec::new();
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        if arg == "-include" {
+            let header = rest.next().map_or("", String::as_str);
+            headers.extend(["pch", "gch"].map(|end| format!("{header}.{end}")));
+        } else if TAKES_VALUE.contains(&arg.as_str()) {
+            skip(&mut rest);
+        }
+    }
+    headers
 }
 
 fn skip(rest: &mut std::slice::Iter<'_, String>) {
@@ -230,12 +311,15 @@ mod tests {
     use super::*;
 
     fn class(line: &str) -> Class {
-        classify(
-            &line
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>(),
-        )
+        class_of("/usr/bin/gcc", line)
+    }
+
+    fn class_of(compiler: &str, line: &str) -> Class {
+        classify(compiler, &words(line))
+    }
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
     }
 
     #[test]
@@ -259,7 +343,14 @@ mod tests {
             "-flto=auto",
             "-flto",
             "-mcpu=native",
+            "-mcpu=native+dotprod",
             "-march=native",
+            "-coverage",
+            "-finput-charset=latin1",
+            "-emit-llvm",
+            "-Xassembler -a=a.lst",
+            "-Xclang -include-pch -Xclang a.pch",
+            "-fmodule-output=a.pcm",
             "-gsplit-dwarf",
             "-save-temps=obj",
             "-fdump-tree-all",
@@ -267,7 +358,6 @@ mod tests {
             "-fmodules-ts",
             "--coverage",
             "-fstack-usage",
-            "-x assembler",
             "-o CMakeFiles/cmTC_1f2e3.dir/a.c.o",
             "b.c",
             "-",
@@ -287,13 +377,54 @@ mod tests {
     }
 
     #[test]
+    fn a_language_counts_that_holds_where_the_source_stands() {
+        let here = |compiler, line| matches!(class_of(compiler, line), Class::Local(_));
+        for (compiler, line) in [
+            ("/usr/bin/g++", "-x c -c a.c"),
+            ("clang++-14", "-xc -c a.c"),
+            ("gcc", "-x c++ -c a.c -x none"),
+            ("gcc", "-x c++ -c a.c"),
+            ("gcc", "-c -x c a.cpp"),
+            ("gcc", "-x assembler -c a.c"),
+        ] {
+            assert!(here(compiler, line), "{compiler} {line}");
+        }
+        for (compiler, line) in [
+            ("gcc-12", "-x c -c a.c"),
+            ("g++-12", "-c a.c"),
+            ("g++", "-x c++ -c a.cpp -x none"),
+            ("g++", "-x c -x none -c a.cpp"),
+            ("gcc", "-c a.c -x c++"),
+        ] {
+            assert!(!here(compiler, line), "{compiler} {line}");
+        }
+    }
+
+    #[test]
+    fn variables_that_reach_the_compiler_proper_are_told_from_those_of_the_preprocessor() {
+        for name in [
+            "COMPILER_PATH",
+            "NIX_HARDENING_ENABLE_x86_64_unknown_linux_gnu",
+        ] {
+            assert!(changes_the_compiler(name), "{name}");
+        }
+        for name in ["CPATH", "PATH", "SOURCE_DATE_EPOCH", "LIBRARY_PATH"] {
+            assert!(!changes_the_compiler(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_included_first_may_be_precompiled() {
+        let headers = |line| precompiled_headers(&words(line));
+        assert_eq!(headers("-include a.h -c a.c"), ["a.h.pch", "a.h.gch"]);
+        assert_eq!(headers("-MF -include -c a.c"), [""; 0]);
+    }
+
+    #[test]
     fn clang_is_told_where_it_would_run_unless_it_was_told() {
-        let words = |args: &[&str]| {
-            let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
-            clang_directory(&args, "/src")
-        };
-        assert_eq!(words(&["-g", "-c"]), ["-fdebug-compilation-dir", "/src"]);
-        assert_eq!(words(&["-ffile-compilation-dir=.", "-c"]), [""; 0]);
+        let told = |line| clang_directory(&words(line), "/src");
+        assert_eq!(told("-g -c"), ["-fdebug-compilation-dir", "/src"]);
+        assert_eq!(told("-ffile-compilation-dir=. -c"), [""; 0]);
     }
 
     #[test]

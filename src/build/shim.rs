@@ -18,6 +18,9 @@ use super::layout::{
 /// find the PATH that it would have without us, or it meets our link and so itself for ever.
 const WITHIN: &str = "DISTMESH_WITHIN";
 
+/// The tool that the build's own command named by its path: our link was called in its place, and is by makes below it.
+pub(super) const NAMED_TOOL: &str = "DISTMESH_TOOL";
+
 /// The word that makes this program the CMake launcher's other half.
 const LAUNCH: &str = "__launch";
 
@@ -91,10 +94,14 @@ fn become_named(name: &OsStr, called: OsString, args: Vec<OsString>, place: Opti
         Some(place) => place.plain_path(),
         None => variable("PATH").unwrap_or_default(),
     };
-    let Some(real) = real_tool(name, &path, own().as_deref()) else {
+    let text = name.to_string_lossy();
+    // A script of that name that calls the next one on PATH must find the next one.
+    let by_path = Path::new(&called).is_absolute() && is_tool(&text);
+    let named = variable(NAMED_TOOL).filter(|_| by_path).map(PathBuf::from);
+    let named = named.filter(|tool| tool.file_name() == Some(name));
+    let Some(real) = named.or_else(|| real_tool(name, &path, own().as_deref())) else {
         fail(name)
     };
-    let text = name.to_string_lossy();
     match place {
         Some(place) if is_tool(&text) => tools::adapt(
             tools::Call {
@@ -168,6 +175,13 @@ fn own() -> Option<PathBuf> {
 )]
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
+}
+
+/// The names of all that are not empty.
+fn variables() -> impl Iterator<Item = OsString> {
+    let all = std::env::vars_os();
+    all.filter(|(_, value)| !value.is_empty())
+        .map(|(name, _)| name)
 }
 
 /// The same, when it is text.

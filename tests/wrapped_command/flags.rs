@@ -122,7 +122,9 @@ async fn what_leaves_another_file_behind_stays_here() {
         "-fprofile-arcs",
         "-ftest-coverage",
         "--coverage",
+        "-coverage",
         "-Wa,-a=sub/list",
+        "-Xassembler -a=sub/list",
         "-Wa,-adhln=sub/list",
         "-Wa,--MD,sub/asm.d",
         "-Wa,--MD=sub/asm.d",
@@ -170,6 +172,34 @@ async fn plain_compiles_give_the_object_of_here() {
     check(&worker, "gcc", &calls).await;
 }
 
+/// g++ takes a C source for C++, unless it is told that it is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_language_is_the_one_of_here() {
+    let worker = Worker::start(4).await;
+    let calls = [
+        ("-c hello.c", Away),
+        ("-O1 -fpermissive -c hello.c -o sub/h.o", Away),
+        ("-x c -fPIC -O1 -c -o sub/h.o hello.c", Here),
+        ("-xc -c hello.c", Here),
+    ];
+    check(&worker, "g++", &calls).await;
+}
+
+/// Its preprocessor leaves out what the precompiled header declares.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_a_precompiled_header_stays_here() {
+    let worker = Worker::start(4).await;
+    let calls = [
+        "-include inc/h.h -c hello.c",
+        "-Xclang -include-pch -Xclang inc/h.h.pch -c hello.c",
+    ];
+    let calls = calls
+        .map(|call| format!("-x c-header inc/h.h -o inc/h.h.pch && clang -Iinc {call} -o sub/h.o"));
+    let calls: Vec<_> = calls.iter().map(|call| (call.as_str(), Here)).collect();
+    check(&worker, "clang", &calls).await;
+    check(&worker, "clang", &[("-include inc/h.h -c hello.c", Away)]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clang_is_asked_for_the_target_that_was_named() {
     let worker = Worker::start(4).await;
@@ -181,6 +211,7 @@ async fn clang_is_asked_for_the_target_that_was_named() {
         ("-MMD -c hello.c -o sub/h.o", Away),
         ("-fsave-optimization-record -c hello.c -o sub/h.o", Here),
         ("-flto=thin -c hello.c", Here),
+        ("-emit-llvm -c hello.c", Here),
         ("-MJ sub/json -c hello.c", Here),
         ("--serialize-diagnostics sub/dia -c hello.c", Here),
     ];

@@ -152,8 +152,9 @@ pub(crate) struct Worker {
 struct Straight(SocketAddr, Duration);
 
 /// What a worker is admitted for.
-const CALLED: [(&str, &str); 3] = [
+const CALLED: [(&str, &str); 4] = [
     ("gcc", ""),
+    ("g++", ""),
     ("clang", ""),
     ("clang", " --target=aarch64-linux-gnu"),
 ];

@@ -5,12 +5,14 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use super::super::arguments::{Class, clang_directory, classify, for_distcc};
+use super::super::arguments::{
+    Class, changes_the_compiler, clang_directory, classify, for_distcc, precompiled_headers,
+};
 use super::super::home::Permit;
 use super::super::layout::State;
 use super::super::permits;
 use super::super::record::{Said, say};
-use super::{Place, WITHIN, execute, texts};
+use super::{Place, WITHIN, execute, texts, variables};
 use crate::distcc::target;
 use crate::event::{CompileSeen, Compiler, Route};
 use crate::machine::cpu;
@@ -72,7 +74,14 @@ fn judge(real: &Path, words: &[String], state: &State) -> CompileSeen {
         path: real.to_string_lossy().into_owned(),
         target: target(words.iter().map(String::as_str)).map(str::to_owned),
     };
-    let (route, source) = match classify(words) {
+    let class = match classify(&compiler.path, words) {
+        Class::Distributable(source) => match surroundings(real, words) {
+            Some(reason) => Class::Local(reason),
+            None => Class::Distributable(source),
+        },
+        other @ (Class::Local(_) | Class::NotACompile) => other,
+    };
+    let (route, source) = match class {
         Class::NotACompile => (Route::NotACompile, None),
         Class::Local(reason) => (Route::Local(reason), None),
         Class::Distributable(source) if state.compilers.contains(&compiler) => {
@@ -92,6 +101,26 @@ fn judge(real: &Path, words: &[String], state: &State) -> CompileSeen {
         route,
         spent_us: 0,
     }
+}
+
+/// What the compiler would find here, besides its arguments, and not at a worker.
+fn surroundings(real: &Path, words: &[String]) -> Option<String> {
+    let changes = |name: &OsString| {
+        let name = name.to_str()?;
+        changes_the_compiler(name).then(|| format!("{name} changes what the compiler makes"))
+    };
+    // A precompiled header that clang would take, and that its preprocessor takes, too, so that a worker would lack what it declares.
+    let precompiled = || {
+        let headers = precompiled_headers(words);
+        let found = headers
+            .into_iter()
+            .find(|header| Path::new(header).exists());
+        let found = found.filter(|_| is_clang(real))?;
+        Some(format!("{found} is a precompiled header"))
+    };
+    variables()
+        .find_map(|name| changes(&name))
+        .or_else(precompiled)
 }
 
 /// What this process has cost so far; what follows is another program.

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use rustix::process::{
@@ -19,8 +19,9 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
 
 use super::jobs::Flags;
-use super::layout::masked_path;
+use super::layout::{is_executable, is_ours, is_tool, link_tool, masked_path};
 use super::processes::Processes;
+use super::shim::NAMED_TOOL;
 use super::{BuildError, BuildOptions};
 use crate::distcc::client::environment;
 
@@ -29,6 +30,7 @@ const OURS: &[&str] = &[
     "DISTMESH_BUILD_DIR",
     "DISTMESH_EXE",
     "DISTMESH_MAKE",
+    NAMED_TOOL,
     "DISTMESH_WITHIN",
 ];
 
@@ -104,8 +106,16 @@ impl Wrapped {
     pub(super) fn spawn(options: &BuildOptions) -> Result<(Self, Vec<String>), BuildError> {
         let (program, args) = options.command.split_first().ok_or(BuildError::NoCommand)?;
         let (env, dropped) = command_environment(options);
-        let mut command = Command::new(program);
+        let named = named_tool(program, options);
+        let mut command = Command::new(
+            named
+                .as_ref()
+                .map_or(program.as_os_str(), |(link, _)| link.as_os_str()),
+        );
         command.args(args).env_clear().envs(env);
+        if let Some((_, real)) = &named {
+            command.env(NAMED_TOOL, real);
+        }
         let on_terminal = on_terminal();
         if !on_terminal {
             command.process_group(0);
@@ -150,6 +160,18 @@ impl Wrapped {
             (false, scope) => scope.members().send(what),
         }
     }
+}
+
+/// A tool that is named by its path is adapted like one that is found on PATH: our link, and the tool itself.
+fn named_tool(program: &OsStr, options: &BuildOptions) -> Option<(PathBuf, PathBuf)> {
+    let path = Path::new(program);
+    let name = path.file_name()?.to_str().filter(|name| is_tool(name))?;
+    let is_named = !path.parent()?.as_os_str().is_empty();
+    if !is_named || !is_executable(path) || is_ours(path) {
+        return None;
+    }
+    let link = link_tool(&options.dir, &options.exe, name).ok()?;
+    Some((link, std::path::absolute(path).ok()?))
 }
 
 /// As a shell reports it.

@@ -87,6 +87,14 @@ fn build_call(args: &[String]) -> BuildCall {
     call
 }
 
+/// Whether ctest configures and builds, and does not only run what was built.
+#[must_use]
+pub fn tests_a_build(args: &[String]) -> bool {
+    let builds = ["--build-and-test", "-S", "--script", "-D", "--dashboard"];
+    args.iter()
+        .any(|arg| builds.iter().any(|option| arg.starts_with(option)))
+}
+
 /// `CMAKE_BUILD_PARALLEL_LEVEL`: empty is the native tool's default of `-j`.
 #[must_use]
 pub fn parallel_level(value: &str) -> Jobs {

@@ -21,7 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Compiler;
 
-const TOOLS: &[&str] = &["make", "gmake", "ninja", "cmake"];
+const TOOLS: &[&str] = &[
+    "make", "gmake", "ninja", "cmake", "cmake3", "ccmake", "ctest",
+];
 const COMPILERS: &[&str] = &["cc", "c++", "gcc", "g++", "clang", "clang++"];
 
 /// Programs that stand on PATH under a compiler's name, as we do.
@@ -113,6 +115,13 @@ pub fn masked_path(path: &OsStr, dir: &Path) -> OsString {
     masked.unwrap_or_else(|_| path.to_owned())
 }
 
+/// Makes the link to `exe` under which a tool is adapted, if there is none; returns where it is.
+pub fn link_tool(dir: &Path, exe: &Path, name: &str) -> io::Result<PathBuf> {
+    let at = dir.join("tools").join(name);
+    link(exe, &at)?;
+    Ok(at)
+}
+
 fn link(exe: &Path, at: &Path) -> io::Result<()> {
     match symlink(exe, at) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -144,7 +153,8 @@ pub fn real_tool(name: &OsStr, path: &OsStr, own: Option<&Path>) -> Option<PathB
 }
 
 /// One look, where most of PATH has nothing; links are followed.
-fn is_executable(file: &Path) -> bool {
+#[must_use]
+pub fn is_executable(file: &Path) -> bool {
     let found = std::fs::metadata(file);
     found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
@@ -154,6 +164,12 @@ fn is_executable(file: &Path) -> bool {
 pub fn is_masquerade(file: &Path) -> bool {
     let target = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     is_named(&target, MASQUERADES)
+}
+
+/// Whether a file is this program under whatever name.
+#[must_use]
+pub fn is_ours(file: &Path) -> bool {
+    std::fs::canonicalize(file).is_ok_and(|target| is_named(&target, OURS))
 }
 
 fn is_named(file: &Path, names: &[&str]) -> bool {

@@ -1,8 +1,13 @@
 //! CMake trees: the cache names only what outlives the session, and `--build` is as parallel as make.
 
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::stage::Stage;
+use distmesh::build::BuildOptions;
+use distmesh::event::Load;
+
+use crate::stage::{Stage, which};
 
 const LISTS: &str =
     "cmake_minimum_required(VERSION 3.16)\nproject(t C)\nadd_executable(t a.c b.c)\n";
@@ -38,6 +43,81 @@ async fn a_tree_configured_here_is_seen_and_builds_afterwards_without_a_session(
         again.args(["--build", "out", "--clean-first"]);
         let again = again.current_dir(stage.at.path()).output().unwrap();
         assert!(again.status.success());
+    }
+}
+
+#[tokio::test]
+async fn a_cmake_that_is_named_by_its_path_writes_nothing_of_the_session_either() {
+    let stage = tree();
+    let call = "ctest --build-and-test . out --build-generator 'Unix Makefiles' >log";
+    stage.build(call, 4).await;
+    check_cache(&stage);
+    let stage = tree();
+    let out = stage.path("out");
+    let words = [
+        which("cmake"),
+        "-S".into(),
+        stage.at.path().display().to_string(),
+    ];
+    let more = ["-B".into(), out.display().to_string()];
+    let options = BuildOptions {
+        command: words.into_iter().chain(more).map(OsString::from).collect(),
+        ..stage.options.clone()
+    };
+    let told = stage.try_build(options, Load::default()).await.unwrap();
+    assert_eq!(told.outcome.exit, 0);
+    check_cache(&stage);
+}
+
+#[tokio::test]
+async fn a_make_that_is_named_by_its_path_is_as_parallel_as_any() {
+    let stage = Stage::new(&[
+        ("Makefile", "all: 1 2 3 4 5 6\n%:\n\t@sh ./count.sh $@\n"),
+        ("count.sh", COUNT),
+    ]);
+    let at = stage.at.path().display().to_string();
+    let options = BuildOptions {
+        command: [&which("make"), "-C", &at].map(OsString::from).into(),
+        ..stage.options.clone()
+    };
+    let told = stage.try_build(options, Load::default()).await.unwrap();
+    assert_eq!((told.outcome.exit, stage.most("seen")), (0, 2));
+}
+
+/// A wrapper for ninja may be called ninja.
+#[tokio::test]
+async fn a_script_of_a_tool_s_name_finds_the_tool_behind_it() {
+    let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\" && ninja --version >version\n";
+    let stage = Stage::new(&[("ninja", script)]);
+    let at = stage.path("ninja");
+    std::fs::set_permissions(&at, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let options = BuildOptions {
+        command: vec![at.into()],
+        ..stage.options.clone()
+    };
+    let told = stage.try_build(options, Load::default()).await.unwrap();
+    assert_eq!(told.outcome.exit, 0);
+    assert!(stage.read("version").starts_with("1."));
+}
+
+fn check_cache(stage: &Stage) {
+    let cache = stage.read("out/CMakeCache.txt");
+    assert!(!cache.contains("sessions/build"), "{cache}");
+    assert!(cache.contains("distmesh/launch"), "{cache}");
+}
+
+#[tokio::test]
+async fn a_launcher_of_one_s_own_is_kept_and_named() {
+    for (own, named) in [("ccache", false), ("/usr/bin/env", true)] {
+        let mut stage = tree();
+        let variable = ("CMAKE_C_COMPILER_LAUNCHER".into(), own.into());
+        stage.options.env.push(variable);
+        let told = stage.build("cmake -S . -B out >log", 4).await;
+        assert_eq!(told.outcome.exit, 0);
+        let cache = stage.read("out/CMakeCache.txt");
+        let kept = format!("CMAKE_C_COMPILER_LAUNCHER:STRING={own}\n");
+        assert!(cache.contains(&kept), "{cache}");
+        assert_eq!(told.noticed("unset it"), named);
     }
 }
 

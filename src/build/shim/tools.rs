@@ -1,4 +1,4 @@
-//! Under the name of make, ninja or cmake.
+//! Under the name of make, ninja, or a program of CMake.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,7 +13,7 @@ use super::super::jobs::{Adapted, Flags, Jobs, adapt_make, adapt_ninja};
 use super::super::layout::{PipeEnd, State, make_pipes, open_pipe};
 use super::super::record::{MakeBegan, Said, say};
 use super::super::run::bypass;
-use super::{Place, execute, text_variable, texts, variable};
+use super::{NAMED_TOOL, Place, execute, text_variable, texts, variable};
 
 /// Names the directory of the make above us, or says that it is serial.
 const MAKE: &str = "DISTMESH_MAKE";
@@ -36,7 +36,10 @@ pub(super) fn adapt(call: Call<'_>, place: &Place) -> ! {
     let state = State::read(&place.dir);
     let shop = Shop { call, place, state };
     match shop.call.name {
-        "cmake" => shop.cmake(&words),
+        "cmake" | "cmake3" => shop.cmake(&words),
+        "ccmake" => shop.part_of_cmake(&words),
+        "ctest" if cmake::tests_a_build(&words) => shop.part_of_cmake(&words),
+        "ctest" => execute(&mut shop.call.command(&words)),
         "ninja" => shop.ninja(&words),
         _ => shop.make(&words),
     }
@@ -46,8 +49,10 @@ impl Call<'_> {
     fn command(&self, args: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(&self.real);
         // CMake finds its own files, and the path that it writes into a tree, by this.
-        if self.name.ends_with("make") && self.name != "cmake" {
+        if ["make", "gmake"].contains(&self.name) {
             command.arg0(&self.called);
+        } else {
+            command.env_remove(NAMED_TOOL);
         }
         command.args(args);
         command
@@ -191,13 +196,22 @@ impl Shop<'_> {
             cmake::Call::Configure => {
                 let mut command = self.call.command(words);
                 self.hide_masquerade(&mut command);
-                if self.state.reconfigure {
-                    command.args(self.launcher_definitions());
+                match self.state.reconfigure {
+                    true => drop(command.args(self.launcher_definitions())),
+                    false => self.name_launchers(),
                 }
                 execute(&mut command)
             }
             cmake::Call::Other => execute(&mut self.call.command(words)),
         }
+    }
+
+    /// It may configure a tree, too.
+    fn part_of_cmake(&self, words: &[String]) -> ! {
+        let mut command = self.call.command(words);
+        self.hide_masquerade(&mut command);
+        self.name_launchers();
+        execute(&mut command)
     }
 
     fn cmake_build(&self, words: &[String], build: BuildCall) -> ! {
@@ -246,10 +260,30 @@ impl Shop<'_> {
     /// CMake writes down every compiler and tool that it finds: it must find the real ones, and the launcher.
     fn hide_masquerade(&self, command: &mut Command) {
         command.env("PATH", self.place.plain_path());
-        if let Some(launcher) = &self.state.launcher {
-            command
-                .env("CMAKE_C_COMPILER_LAUNCHER", launcher)
-                .env("CMAKE_CXX_COMPILER_LAUNCHER", launcher);
+        let Some(launcher) = &self.state.launcher else {
+            return;
+        };
+        for name in LAUNCHERS {
+            if own_launcher(name, launcher).is_none() {
+                command.env(name, launcher);
+            }
+        }
+    }
+
+    /// CMake will take a launcher of the person's own from the environment. ccache asks us, as CCACHE_PREFIX tells it.
+    fn name_launchers(&self) {
+        let ours = self.state.launcher.clone().unwrap_or_default();
+        for name in LAUNCHERS {
+            let Some(own) = own_launcher(name, &ours) else {
+                continue;
+            };
+            let program = own.split(';').next().unwrap_or_default();
+            if Path::new(program).file_name() != Some(OsStr::new("ccache")) {
+                let text = format!(
+                    "{name}={own} stands where distmesh would, so a tree that is configured now sends no compile; unset it"
+                );
+                say(&self.place.dir, &Said::Blind(text));
+            }
         }
     }
 
@@ -291,11 +325,22 @@ impl Shop<'_> {
 
     /// Gives the tree the launcher. CMake's output is not asked for.
     fn reconfigure(&self, dir: &Path) -> bool {
-        let mut cmake = Command::new("cmake");
+        let mut cmake = match self.call.name {
+            "cmake" | "cmake3" => Command::new(&self.call.real),
+            _ => Command::new("cmake"),
+        };
         self.hide_masquerade(&mut cmake);
         cmake.args(self.launcher_definitions()).arg(dir);
         cmake.output().is_ok_and(|output| output.status.success())
     }
+}
+
+const LAUNCHERS: [&str; 2] = ["CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER"];
+
+/// What the person has put there.
+fn own_launcher(name: &str, ours: &Path) -> Option<String> {
+    let own = text_variable(name)?;
+    (!own.is_empty() && Path::new(&own) != ours).then_some(own)
 }
 
 /// Opens the pipes for the make that we become, and names them as it wants to have them named.

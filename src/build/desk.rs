@@ -29,6 +29,8 @@ use crate::machine::memory::{affordable, available_kib};
 /// Memory does not vanish faster than compilers allocate it.
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
 
+const SESSION_LOST: &str = "the session has ended: what is left compiles here; `distmesh up` starts another for the next build";
+
 pub(super) struct Desk {
     pub(super) options: BuildOptions,
     pub(super) hosts: Hosts,
@@ -208,6 +210,19 @@ impl Desk {
             BuildUpdate::Event(_) => {}
         }
         Ok(())
+    }
+
+    /// The session has ended and the build has not: all the rest is done here.
+    pub(super) fn handle_session_lost(&mut self) -> io::Result<()> {
+        let closed = self.hosts.handle_session_lost(self.state.local);
+        self.load = Load::default();
+        self.silent.clear();
+        self.state.capacity = 0;
+        let had_workers = !std::mem::take(&mut self.state.compilers).is_empty();
+        if had_workers {
+            self.tell(BuildNews::Incident(SESSION_LOST.to_owned()));
+        }
+        closed.and(self.write_state())
     }
 
     fn take_job(&mut self, job: JobRecord) {

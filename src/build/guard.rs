@@ -1,6 +1,6 @@
-//! What happens to the command when the session is killed.
+//! What happens to the command when the build's own process is killed.
 //!
-//! distcc tries a shielded port again for ever, and the ports close with the session. So a small process of this program
+//! distcc tries a shielded port again for ever, and nobody would say when the ports close. So a small process of this program
 //! waits, in a process group of its own, for the end of a pipe that only the session holds: then it empties the hosts file,
 //! takes the shields away, ends the command and removes the build dir. When all is well the dir is gone before the pipe is.
 

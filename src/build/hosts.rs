@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::guard::calm;
 use super::layout::replace;
-use crate::distcc::{HostLine, backoff_shield, hosts_file};
+use crate::distcc::{HostLine, backoff_shield, backoff_unshield, hosts_file};
 
 #[derive(Debug)]
 pub(super) struct Hosts {
@@ -45,6 +45,17 @@ impl Hosts {
     pub(super) fn set_ceiling(&mut self, ceiling: u32) -> io::Result<()> {
         self.ceiling = ceiling;
         self.write()
+    }
+
+    /// The ports answer no more. First no client must choose one again, for it would do so for ever.
+    pub(super) fn handle_session_lost(&mut self, local: u32) -> io::Result<()> {
+        self.lines.clear();
+        self.ceiling = local;
+        let written = self.write();
+        let distcc = self.build_dir.join("distcc");
+        let shielded = std::mem::take(&mut self.shielded).into_iter();
+        let freed = shielded.map(|port| backoff_unshield(&distcc, port));
+        freed.fold(written, Result::and)
     }
 
     /// Before the ports stop answering.
@@ -110,6 +121,14 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         hosts.set_ceiling(10).unwrap();
         assert!(!file.exists(), "nothing changed, nothing is written");
+        hosts.handle_session_lost(2).unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(text, "--localslots=2\n--localslots_cpp=2\n");
+        assert!(!shield.exists());
+        hosts
+            .set_lines(vec!["127.0.0.1:4000/8,lzo".into()], 5000)
+            .unwrap();
+        assert!(shield.is_dir());
         hosts.close();
         assert!(!shield.exists());
         assert!(

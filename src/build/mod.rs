@@ -8,7 +8,7 @@
 //! **The jobserver.** Each make that starts on its own gets two pipes: it takes tokens from one and returns them into the
 //! other, and only we move tokens between them. The [`broker`] grants one while the jobs that are not in dispatch's hands
 //! are below the local limit and the workers' capacity is not used up; `-jN` is a ceiling of that make alone. A make that
-//! ends gives everything back, however it ended; tokens lost by a killed sub-make are found by counting processes. Memory
+//! ends gives everything back, however it ended; tokens lost by a killed sub-make are found by counting the threads of processes. Memory
 //! pressure lowers the limit ([`memory`](crate::machine::memory)). A make's job without a token counts as local even while it is at a worker: make
 //! starts the next one in its place without asking.
 //!
@@ -21,7 +21,8 @@
 //! can be as many more local recipes than the limit, until they end.
 //!
 //! **The end.** The hosts file is emptied, then the ports lose their shields, then the caller may close them: distcc tries
-//! a shielded port for ever. If the session is killed, a guard does the same and ends the command.
+//! a shielded port for ever. If the session in another process ends before the build, the build does the same and goes on by itself; if
+//! the build's own process is killed, a guard does it and ends the command.
 //!
 //! Invariant: whatever goes wrong in here, the real tool still runs with the arguments that were typed.
 

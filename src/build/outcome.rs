@@ -10,12 +10,14 @@ use crate::event::{CompileSeen, JobOutcome, JobRecord, Route};
 pub struct BuildOutcome {
     /// Its exit code; 128 + n after signal n.
     pub exit: i32,
-    /// Compiles seen: `remote` and all of `local`.
+    /// Compiles seen: `remote`, all of `local`, and `cancelled`.
     pub seen: u64,
     /// Of them, compiled by a worker.
     pub remote: u64,
     /// Of them, done here, by reason.
     pub local: BTreeMap<String, u64>,
+    /// Of them, given up by whoever wanted them, when a worker had them.
+    pub cancelled: u64,
     /// Why compiles were not seen, and the cure.
     pub blind: BTreeSet<String>,
     /// The jobs that dispatch reported.
@@ -111,7 +113,9 @@ impl Tally {
         add("no worker could do it", returned);
         let called = ended(JobOutcome::CalledBack);
         add("late at its worker while this machine was idle", called);
-        let kept = self.sent.saturating_sub(remote + wrong + returned + called);
+        let cancelled = ended(JobOutcome::Cancelled);
+        let arrived = remote + wrong + returned + called + cancelled;
+        let kept = self.sent.saturating_sub(arrived);
         add(
             "distcc kept it: a preprocessing error, an option of its own list, or no host",
             kept,
@@ -120,9 +124,10 @@ impl Tally {
         add("ccache had it", hits);
         BuildOutcome {
             exit,
-            seen: remote + local.values().sum::<u64>(),
+            seen: remote + local.values().sum::<u64>() + cancelled,
             remote,
             local,
+            cancelled,
             blind: self.blind,
             jobs: self.jobs,
             spare: self.spare,
@@ -181,7 +186,8 @@ mod tests {
         let outcome = tally.finish(0);
         assert_eq!((outcome.seen, outcome.remote), (6, 2));
         assert_eq!(outcome.local["-flto"], 1);
-        assert_eq!(outcome.local.values().sum::<u64>(), 4);
+        assert_eq!(outcome.local.values().sum::<u64>(), 3);
+        assert_eq!(outcome.cancelled, 1);
         assert_eq!(outcome.explain(), None);
     }
 

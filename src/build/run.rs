@@ -256,7 +256,11 @@ impl Session {
                 Happened::Ended(status) => return status,
                 Happened::Said(said) => self.desk.handle_said(said, now()),
                 Happened::Update(Some(update)) => self.update(update),
-                Happened::Update(None) => open = false,
+                Happened::Update(None) => {
+                    open = false;
+                    let lost = self.desk.handle_session_lost();
+                    self.note_unwritable(lost);
+                }
                 Happened::Signal(signal) => wrapped.handle_signal(signal),
                 Happened::Returned => {}
                 Happened::Tick => {
@@ -285,7 +289,12 @@ impl Session {
 
     /// A full disk must not end the build: distcc and the shims then work from what they last read.
     fn update(&mut self, update: BuildUpdate) {
-        if let Err(error) = self.desk.handle_update(update, now()) {
+        let updated = self.desk.handle_update(update, now());
+        self.note_unwritable(updated);
+    }
+
+    fn note_unwritable(&mut self, written: io::Result<()>) {
+        if let Err(error) = written {
             self.desk
                 .notice(format!("the build dir cannot be written: {error}"));
         }

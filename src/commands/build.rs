@@ -3,13 +3,14 @@
 use std::{
     env, fs, io,
     num::NonZeroU32,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
 
 use super::{
+    down::is_absent,
     hosting::{Host, Hosted, wait_for_workers},
     setup::session_dir,
     tell,
@@ -30,8 +31,8 @@ use crate::{
 /// Runs the command with the session's workers, or without any, and passes its exit code on.
 pub async fn build(args: &BuildArgs, ui: &Ui) -> Result<u8, Failure> {
     let watch = Watch::new(args, ui)?;
-    let (outcome, watch) = match Joined::new(args, ui).await {
-        Ok(session) => session.build(args, watch).await?,
+    let (outcome, watch) = match Joined::ready(args, ui).await {
+        Ok((session, line)) => session.build(args, watch, line).await?,
         // A build that cannot be distributed is still a build, unless workers were made a condition.
         Err(failure) if args.require_workers.is_none() => {
             ui.warn(format!(
@@ -42,7 +43,10 @@ pub async fn build(args: &BuildArgs, ui: &Ui) -> Result<u8, Failure> {
         }
         Err(failure) => return Err(failure),
     };
-    watch.finish(args, &outcome)?;
+    // The command has ended as it has, whatever becomes of its report.
+    if let Err(failure) = watch.finish(args, &outcome) {
+        ui.warn(failure.in_one_line());
+    }
     Ok(u8::try_from(outcome.exit).unwrap_or(u8::MAX))
 }
 
@@ -61,35 +65,70 @@ impl Joined {
                 failure.hint("install it: apt-get install distcc, or brew install distcc")
             })?;
         let (_, session, dir) = session_dir(args.session.session.clone())?;
-        let own = match Host::join(&args.session, &args.command, ui).await? {
-            Host::Own(hosted) => Some(hosted),
-            Host::Other(holder) => {
-                ui.detail(format!(
-                    "process {holder} holds session {session}: using it"
-                ));
-                None
+        let socket = dir.control_socket();
+        let deadline = now() + CHANGING_HANDS;
+        let own = loop {
+            match Host::join(&args.session, &args.command, ui).await? {
+                Host::Own(hosted) => break Some(hosted),
+                // Its holder is about to begin, or saying goodbye: then the session will be ours.
+                Host::Other(_) if now() < deadline && is_silent(&socket).await => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                Host::Other(holder) => {
+                    ui.detail(format!(
+                        "process {holder} holds session {session}: using it"
+                    ));
+                    break None;
+                }
             }
         };
         Ok(Self {
             dir: dir.private("build")?,
-            socket: dir.control_socket(),
+            socket,
             own,
         })
     }
 
-    async fn build(self, args: &BuildArgs, watch: Watch) -> Result<(BuildOutcome, Watch), Failure> {
-        let built = match self.wait(args, &watch.ui).await {
-            Ok(()) => self.run(args, watch).await,
-            Err(failure) => Err(failure),
-        };
-        if let Some(own) = self.own {
-            let reason = match &built {
-                Ok((outcome, _)) => format!("the build ended with {}", outcome.exit),
-                Err(_) => "the build could not start".to_owned(),
-            };
-            own.stop(&reason).await;
+    /// With the workers that were waited for, and a desk.
+    async fn ready(args: &BuildArgs, ui: &Ui) -> Result<(Self, BuildLine), Failure> {
+        let session = Self::new(args, ui).await?;
+        match session.open(args, ui).await {
+            Ok(line) => Ok((session, line)),
+            Err(failure) => {
+                session.leave("the build could not start").await;
+                Err(failure)
+            }
         }
+    }
+
+    async fn open(&self, args: &BuildArgs, ui: &Ui) -> Result<BuildLine, Failure> {
+        self.wait(args, ui).await?;
+        let line = match &self.own {
+            Some(own) => control::open_build_here(own.handle()),
+            None => control::open_build(&self.socket).await,
+        };
+        line.or_cannot("reach the session")
+    }
+
+    async fn build(
+        self,
+        args: &BuildArgs,
+        watch: Watch,
+        line: BuildLine,
+    ) -> Result<(BuildOutcome, Watch), Failure> {
+        let built = self.run(args, watch, line).await;
+        let reason = match &built {
+            Ok((outcome, _)) => format!("the build ended with {}", outcome.exit),
+            Err(_) => "the build could not start".to_owned(),
+        };
+        self.leave(&reason).await;
         built
+    }
+
+    async fn leave(self, reason: &str) {
+        if let Some(own) = self.own {
+            own.stop(reason).await;
+        }
     }
 
     async fn wait(&self, args: &BuildArgs, ui: &Ui) -> Result<(), Failure> {
@@ -103,6 +142,9 @@ impl Joined {
         })
         .await?;
         ui.end_progress();
+        if wanted > 0 && ready >= wanted {
+            ui.say(format!("{ready} workers are up"));
+        }
         if ready < required {
             let wait = humantime::format_duration(args.wait);
             let what = format!("{ready} of the {required} required workers came within {wait}");
@@ -117,23 +159,23 @@ impl Joined {
         Ok(())
     }
 
-    async fn run(&self, args: &BuildArgs, watch: Watch) -> Result<(BuildOutcome, Watch), Failure> {
-        let line = match &self.own {
-            Some(own) => control::open_build_here(own.handle()),
-            None => control::open_build(&self.socket).await,
-        };
-        let line = line.or_cannot("reach the session")?;
+    async fn run(
+        &self,
+        args: &BuildArgs,
+        mut watch: Watch,
+        line: BuildLine,
+    ) -> Result<(BuildOutcome, Watch), Failure> {
         let before = self.status().await;
+        if let Ok(before) = &before {
+            watch.tally.handle_workers(&before.workers);
+        }
         let (outcome, mut watch) = serve(args, watch, self.dir.path().join("b"), line).await?;
         // The session knows more of its workers than dispatch: when they came up, and how far away they are.
         if let Ok(status) = self.status().await {
             if let (None, Ok(before)) = (&self.own, before) {
                 watch.session_ms = status.cpu_ms.saturating_sub(before.cpu_ms);
             }
-            status
-                .workers
-                .iter()
-                .for_each(|worker| watch.tally.handle_worker(worker));
+            watch.tally.handle_workers(&status.workers);
         }
         Ok((outcome, watch))
     }
@@ -174,6 +216,14 @@ async fn serve(
         adapt: !args.no_adapt,
     };
     let ui = watch.ui.clone();
+    let unheard = Watch {
+        ui: ui.clone(),
+        tally: Tally::new(args.workers),
+        log: EventLog::nowhere(),
+        began: now(),
+        spent: CpuTime::now(),
+        session_ms: 0,
+    };
     ui.share_terminal(true);
     let (updates, to_build) = mpsc::channel(UPDATES);
     let (news, heard) = mpsc::unbounded_channel();
@@ -181,11 +231,19 @@ async fn serve(
     let outcome = build::run(options, to_build, line.feedback, news).await;
     ui.share_terminal(false);
     // Ends when the session has told all; one that hangs must not keep a build that is over.
-    let watch = tokio::time::timeout(LAST_WORDS, watching)
-        .await
-        .or_cannot("hear the session out")?;
-    let outcome = outcome.or_cannot("run the command")?;
-    Ok((outcome, watch.or_cannot("count the jobs")?))
+    let watch = match tokio::time::timeout(LAST_WORDS, watching).await {
+        Ok(watch) => watch.or_cannot("count the jobs")?,
+        Err(_) => {
+            ui.warn("the session does not say what its workers did: the summary lacks them");
+            unheard
+        }
+    };
+    Ok((outcome.or_cannot("run the command")?, watch))
+}
+
+async fn is_silent(socket: &Path) -> bool {
+    let asked = control::ask::<Status>(socket, Request::Status).await;
+    asked.is_err_and(|error| is_absent(&error))
 }
 
 /// Who looks on: counts, logs, and tells the person.
@@ -229,16 +287,18 @@ impl Watch {
         self.began = now();
         self.spent = CpuTime::now();
         let mut tick = tokio::time::interval(PROGRESS);
-        let (mut session, mut build) = (true, true);
-        while session || build {
+        // Gone when the session is: the build has to know it.
+        let mut to_build = Some(to_build);
+        let mut build = true;
+        while to_build.is_some() || build {
             tokio::select! {
-                update = updates.recv(), if session => match update {
-                    Some(update) => {
+                update = updates.recv(), if to_build.is_some() => match (update, &to_build) {
+                    (Some(update), Some(to_build)) => {
                         self.handle_update(&update);
                         // A build that is over takes no more updates; the tally does.
                         drop(to_build.send(update).await);
                     }
-                    None => session = false,
+                    _ => to_build = None,
                 },
                 said = news.recv(), if build => match said {
                     Some(said) => self.handle_news(said),
@@ -293,10 +353,10 @@ impl Watch {
             exit_code: outcome.exit,
             wall: now() - self.began,
         };
-        let mut report = self
-            .tally
-            .report(end)
-            .with_calls(outcome.remote, &outcome.local);
+        let mut report =
+            self.tally
+                .report(end)
+                .with_calls(outcome.remote, &outcome.local, outcome.cancelled);
         report.cpu = self.cpu(outcome);
         self.ui.end_progress();
         for line in report.summary() {
@@ -325,7 +385,7 @@ impl Watch {
     }
 }
 
-fn writing(dir: &std::path::Path) -> String {
+fn writing(dir: &Path) -> String {
     format!("write the report to {}", dir.display())
 }
 
@@ -336,6 +396,10 @@ fn writing(dir: &std::path::Path) -> String {
 fn now() -> Instant {
     Instant::now()
 }
+
+/// Somewhat longer than a session takes to say goodbye and to withdraw its descriptor; one that begins takes a moment.
+const CHANGING_HANDS: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Updates on their way to a build that is busy.
 const UPDATES: usize = 256;

@@ -39,10 +39,15 @@ pub async fn up(args: &UpArgs, ui: &Ui) -> Result<u8, Failure> {
     }
     let wanted = args.min_workers;
     let ready = wait_for_workers(&socket, wanted, args.wait, |ready, now| {
-        ui.progress(&format!("{ready} of {wanted} workers are up"), now);
+        if wanted > 0 {
+            ui.progress(&format!("{ready} of {wanted} workers are up"), now);
+        }
     })
     .await?;
     ui.end_progress();
+    if wanted > 0 && ready >= wanted {
+        ui.say(format!("{ready} workers are up"));
+    }
     if ready < wanted {
         ui.warn(format!(
             "{ready} of {wanted} workers came in time; others may still join"

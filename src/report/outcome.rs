@@ -39,10 +39,16 @@ pub struct Report {
 impl Report {
     /// Sets how many compiles were made where, as the one who saw every call has counted them.
     #[must_use]
-    pub fn with_calls(mut self, remote: u64, local: &BTreeMap<String, u64>) -> Self {
+    pub fn with_calls(
+        mut self,
+        remote: u64,
+        local: &BTreeMap<String, u64>,
+        cancelled: u64,
+    ) -> Self {
         self.jobs.remote = remote;
         self.jobs.local = local.values().sum();
-        self.jobs.seen = self.jobs.remote + self.jobs.local;
+        self.jobs.cancelled = cancelled;
+        self.jobs.seen = self.jobs.remote + self.jobs.local + self.jobs.cancelled;
         self.local_reasons = local.clone();
         self
     }
@@ -57,7 +63,7 @@ pub struct Jobs {
     pub remote: u64,
     /// Made here.
     pub local: u64,
-    /// Given up by the wrapped command, or ended by an error of its preprocessor.
+    /// Given up by the wrapped command while a worker had them.
     pub cancelled: u64,
     /// Those of the remote and local ones that more than one worker tried.
     pub reattempted: u64,

@@ -103,9 +103,26 @@ impl Tally {
         }
     }
 
-    /// A worker is as this view shows it.
+    /// Workers are as these views show them.
+    pub fn handle_workers(&mut self, workers: &[WorkerView]) {
+        workers.iter().for_each(|worker| self.handle_worker(worker));
+    }
+
+    /// A worker is as this view shows it. One that is gone offers nothing any more, and not everybody knows everything: what was known
+    /// of it stays.
     pub fn handle_worker(&mut self, worker: &WorkerView) {
-        self.workers.insert(worker.name.clone(), worker.clone());
+        let known = self
+            .workers
+            .entry(worker.name.clone())
+            .or_insert_with(|| worker.clone());
+        let before = std::mem::replace(known, worker.clone());
+        if known.slots == 0 {
+            known.slots = before.slots;
+        }
+        known.path = known.path.take().or(before.path);
+        known.nat = known.nat.take().or(before.nat);
+        known.up_after_ms = known.up_after_ms.or(before.up_after_ms);
+        known.rtt_us = known.rtt_us.or(before.rtt_us);
     }
 
     /// How far the build is.
@@ -289,6 +306,23 @@ mod tests {
 
     fn record(event: Event) -> Record {
         Record { at_ms: 7, event }
+    }
+
+    #[test]
+    fn what_was_known_of_a_worker_that_is_gone_stays() {
+        let mut tally = Tally::new(None);
+        tally.handle_worker(&worker("w", 4, LinkState::Up));
+        tally.handle_worker(&WorkerView {
+            path: None,
+            up_after_ms: None,
+            ..worker("w", 0, LinkState::Down)
+        });
+        let [gone] = &tally.report(END).workers[..] else {
+            panic!("one worker")
+        };
+        assert_eq!((gone.slots, gone.state), (4, LinkState::Down));
+        assert_eq!(gone.up_after_s, Some(1.25));
+        assert_eq!(gone.path.as_deref(), Some("direct"));
     }
 
     #[test]

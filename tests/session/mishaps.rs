@@ -271,6 +271,64 @@ fn a_killed_primary_leaves_nothing_that_the_next_start_does_not_clean() {
     let _ = kill_process(Pid::from_raw(orphan).unwrap(), Signal::KILL);
 }
 
+#[test]
+fn a_build_whose_session_is_killed_goes_on_by_itself() {
+    let (mut cluster, project) = (Cluster::new(), project(200));
+    cluster.worker("w", 2);
+    let up = cluster
+        .distmesh(&["up", "--min-workers", "1"])
+        .output()
+        .unwrap();
+    assert!(
+        up.status.success(),
+        "{}",
+        String::from_utf8_lossy(&up.stderr)
+    );
+    let status = || -> serde_json::Value {
+        let status = cluster.distmesh(&["status", "--json"]).output().unwrap();
+        serde_json::from_slice(&status.stdout).unwrap()
+    };
+    let pid = status()["pid"].as_i64().unwrap();
+    let build = cluster
+        .build_command(project.path(), &["--require-workers", "1"], &["make", "-j"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("some jobs are done", || {
+        status()["workers"][0]["jobs"].as_u64() > Some(5)
+    });
+    kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
+    let built = build.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&built.stderr).into_owned();
+    assert!(built.status.success(), "{said}");
+    says(&said, &["the session has ended"]);
+    assert_eq!(run_program(&project.path().join("program")), 199 * 100);
+}
+
+#[test]
+fn a_build_whose_session_does_not_answer_is_a_build_all_the_same() {
+    let (cluster, project) = (Cluster::new(), project(2));
+    assert!(cluster.distmesh(&["up"]).status().unwrap().success());
+    let status = cluster.distmesh(&["status", "--json"]).output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let pid = Pid::from_raw(status["pid"].as_i64().unwrap() as i32).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let built = cluster.run(cluster.build_command(project.path(), &[], &["make"]));
+    kill_process(pid, Signal::KILL).unwrap();
+    says(&built.exits(0).stderr(), &["on this machine alone"]);
+    assert_eq!(run_program(&project.path().join("program")), 1);
+}
+
+#[test]
+fn a_report_that_cannot_be_written_leaves_the_commands_exit_code_alone() {
+    let cluster = Cluster::new();
+    let report = cluster.path().join("report");
+    let script = format!("rm -r {0} && : > {0}; exit 3", report.display());
+    let built = cluster.run(cluster.build_command(cluster.path(), &[], &["sh", "-c", &script]));
+    says(&built.exits(3).stderr(), &["report"]);
+}
+
 fn own_dirs(cluster: &Path) -> Vec<std::path::PathBuf> {
     let session = cluster.join("r/sessions/default");
     let entries = fs::read_dir(session).into_iter().flatten().flatten();

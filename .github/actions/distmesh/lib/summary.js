@@ -13,7 +13,8 @@ export function markdown(report, { alone }) {
 
 function headline({ jobs, workers, exit_code: code, wall_s: wall, expected_workers: expected }) {
   const used = workers.filter((worker) => worker.jobs > 0).length
-  const missing = expected && expected > workers.length ? `; ${workers.length} of ${expected} expected workers came` : ''
+  const came = workers.filter((worker) => worker.up_after_s !== null).length
+  const missing = expected && expected > came ? `; ${came} of ${expected} expected workers came` : ''
   const again = jobs.reattempted > 0 ? ` ${jobs.reattempted} of them took more than one worker.` : ''
   return `**${jobs.remote} of ${jobs.seen} compiles** were made by ${used} worker${used === 1 ? '' : 's'} in ${seconds(wall)}${missing}.${again} The command ended with ${code}.\n`
 }

@@ -10,6 +10,8 @@ use sysinfo::{CpuRefreshKind, System};
 
 use quota::{Milli, QuotaFile};
 
+pub mod access;
+mod cgroup;
 pub mod clock;
 pub mod cpu;
 pub mod memory;

@@ -1,5 +1,13 @@
 //! How much memory is left, and how many jobs it allows.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use super::cgroup::{Version, directories};
+
 /// A C++ translation unit or a link with debug information takes a few hundred MiB; fewer jobs are better than swapping.
 const PER_JOB_KIB: u64 = 384 << 10;
 
@@ -13,27 +21,65 @@ pub fn affordable(wanted: u32, running: u32, available_kib: Option<u64>) -> u32 
     running.saturating_add(more).clamp(1, wanted.max(1))
 }
 
-/// Memory that could be had without swapping, on the machine and in our control group, where the system tells.
+/// Memory that could be had without swapping, on the machine and in our control groups, where the system tells.
 pub fn available_kib() -> Option<u64> {
-    let read = |file: &str| std::fs::read_to_string(file).ok();
-    let machine = read("/proc/meminfo").and_then(|text| parse(&text));
-    // In a container its own group is the root of what it sees.
-    let group = || {
-        let [max, current, stat] = ["memory.max", "memory.current", "memory.stat"]
-            .map(|name| read(&format!("/sys/fs/cgroup/{name}")));
-        group_available_kib(&max?, &current?, &stat?)
-    };
-    [machine, group()].into_iter().flatten().min()
+    // This is asked every second, and a process seldom gets another group, or its group a limit that it did not have.
+    static LIMITED: OnceLock<Vec<Group>> = OnceLock::new();
+    let machine = fs::read_to_string("/proc/meminfo").ok();
+    let machine = machine.and_then(|text| parse(&text));
+    let groups = LIMITED.get_or_init(limited).iter();
+    groups.filter_map(Group::available_kib).chain(machine).min()
 }
 
-/// What a control group of version 2 may still take: file pages that nobody uses are given back on demand.
-fn group_available_kib(max: &str, current: &str, stat: &str) -> Option<u64> {
+/// A control group of this process, or one above it.
+#[derive(Debug)]
+struct Group {
+    version: Version,
+    directory: PathBuf,
+}
+
+/// The groups that limit memory now.
+fn limited() -> Vec<Group> {
+    let [cgroups, mounts] = ["cgroup", "mountinfo"]
+        .map(|file| fs::read_to_string(Path::new("/proc/self").join(file)).unwrap_or_default());
+    let all = directories("memory", &cgroups, &mounts).into_iter();
+    let groups = all.map(|(version, directory)| Group { version, directory });
+    groups
+        .filter(|group| group.available_kib().is_some())
+        .collect()
+}
+
+impl Group {
+    fn available_kib(&self) -> Option<u64> {
+        let (limit, used, unused) = match self.version {
+            Version::V2 => ("memory.max", "memory.current", "inactive_file"),
+            Version::V1 => (
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                "total_inactive_file",
+            ),
+        };
+        let read = |file: &str| fs::read_to_string(self.directory.join(file)).ok();
+        let limit = parse_limit(&read(limit)?)?;
+        left_kib(limit, &read(used)?, &read("memory.stat")?, unused)
+    }
+}
+
+/// `max`, or in version 1 a number near the largest, is no limit.
+fn parse_limit(text: &str) -> Option<u64> {
+    const NO_LIMIT: u64 = 1 << 60;
+    let limit = text.trim().parse().ok()?;
+    (limit < NO_LIMIT).then_some(limit)
+}
+
+/// What a control group may still take: file pages that nobody uses are given back on demand.
+fn left_kib(limit: u64, used: &str, stat: &str, unused: &str) -> Option<u64> {
     let number = |text: &str| text.trim().parse::<u64>().ok();
-    let unused = stat
-        .lines()
-        .find_map(|line| line.strip_prefix("inactive_file "));
-    let used = number(current)?.saturating_sub(unused.and_then(number).unwrap_or(0));
-    Some(number(max)?.saturating_sub(used) >> 10)
+    let mut stat = stat.lines().filter_map(|line| line.split_once(' '));
+    let unused = stat.find(|(name, _)| *name == unused);
+    let unused = unused.and_then(|(_, bytes)| number(bytes)).unwrap_or(0);
+    let used = number(used)?.saturating_sub(unused);
+    Some(limit.saturating_sub(used) >> 10)
 }
 
 fn parse(meminfo: &str) -> Option<u64> {
@@ -61,10 +107,38 @@ mod tests {
     #[test]
     fn a_control_group_counts_unused_file_pages_as_free() {
         let mib = |mib: u64| (mib << 20).to_string();
-        let stat = format!("anon 5\ninactive_file {}\n", mib(200));
-        let left = |max: &str| group_available_kib(max, &mib(900), &stat);
-        assert_eq!(left(&mib(1000)), Some(300 << 10));
-        assert_eq!(left("max\n"), None);
+        for (version, [limit, used, unused]) in [
+            (
+                Version::V2,
+                ["memory.max", "memory.current", "inactive_file"],
+            ),
+            (
+                Version::V1,
+                [
+                    "memory.limit_in_bytes",
+                    "memory.usage_in_bytes",
+                    "total_inactive_file",
+                ],
+            ),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let write = |file: &str, text: &str| fs::write(dir.path().join(file), text).unwrap();
+            let group = Group {
+                version,
+                directory: dir.path().to_owned(),
+            };
+            assert_eq!(group.available_kib(), None);
+            write(used, &mib(900));
+            write("memory.stat", &format!("anon 5\n{unused} {}\n", mib(200)));
+            for (text, left) in [
+                (mib(1000), Some(300 << 10)),
+                ("max\n".to_owned(), None),
+                ("9223372036854771712\n".to_owned(), None),
+            ] {
+                write(limit, &text);
+                assert_eq!(group.available_kib(), left, "{text}");
+            }
+        }
     }
 
     #[test]

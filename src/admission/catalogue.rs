@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::machine::access::is_open_to_all;
+
 use super::{
     CompilerIdentity, Stamp, Verdict, admit, compilers_on_path,
     name::{CompilerName, Driver, file_name},
@@ -31,6 +33,8 @@ pub struct Catalogue {
     unasked: BTreeSet<PathBuf>,
     /// Those that did not say who they are, as they were then. They are asked again when they or the PATH have changed.
     failed: BTreeMap<PathBuf, Stamp>,
+    /// Those that distccd could not run, whose user is another than root.
+    closed: BTreeSet<PathBuf>,
     /// The compilers of primaries: one like each is looked for. The last in the list was named last.
     wanted: VecDeque<CompilerIdentity>,
     targets: BTreeMap<String, Known>,
@@ -96,10 +100,13 @@ impl Catalogue {
     }
 
     /// Whether this compiler is still the one that was identified, for whatever target.
-    pub fn vouches_for(&self, path: &str) -> bool {
+    /// What its files are is the answer, so that one that was replaced and asked anew is not taken for it.
+    pub fn vouches_for(&self, path: &str) -> Option<Stamp> {
         let path = Path::new(path);
         let mut answers = self.answers().filter_map(|known| known.get(path));
-        self.known.contains_key(path) && answers.all(|known| known.stamp.is_current())
+        let known = self.known.get(path)?;
+        let is_current = answers.all(|known| known.stamp.is_current());
+        is_current.then(|| known.stamp.clone())
     }
 
     /// Forgets the compilers that have changed, and returns whether there are any; [`Catalogue::renew`] asks them anew.
@@ -117,7 +124,8 @@ impl Catalogue {
     pub fn renew(&mut self) -> Vec<String> {
         self.retire();
         let groups = one_compiler_each(&self.look());
-        let mut warnings = self.ask(&groups, is_usual);
+        let mut warnings: Vec<_> = self.closed.iter().map(|path| closed(path)).collect();
+        warnings.extend(self.ask(&groups, is_usual));
         if self.known.is_empty() {
             warnings.extend(self.ask(&groups, |_| true));
         }
@@ -177,7 +185,11 @@ impl Catalogue {
             self.failed.clear();
         }
         self.directories = directories;
-        let found = compilers_on_path(&self.search);
+        let found = compilers_on_path(&self.search).into_iter();
+        let is_root = rustix::process::geteuid().is_root();
+        let (found, closed): (Vec<_>, Vec<_>) =
+            found.partition(|path| !is_root || is_open_to_all(path));
+        self.closed = closed.into_iter().collect();
         self.known.retain(|path, _| found.contains(path));
         self.failed.retain(|_, stamp| stamp.is_current());
         self.unasked = found.iter().cloned().collect();
@@ -233,6 +245,15 @@ impl Catalogue {
     fn answers(&self) -> impl Iterator<Item = &Known> {
         [&self.known].into_iter().chain(self.targets.values())
     }
+}
+
+/// distccd would take another compiler of the same name instead.
+fn closed(path: &Path) -> String {
+    format!(
+        "{} is not offered: the user that distccd runs as may not run it; open its directories (chmod o+x), or run the worker as an \
+         ordinary user",
+        path.display()
+    )
 }
 
 /// Adds those of the paths that answer.
@@ -344,7 +365,7 @@ mod tests {
             "distccd may run what is asked later"
         );
         let path = machine.root.path().join("bin/gcc-11");
-        assert!(!worker.vouches_for(path.to_str().unwrap()));
+        assert_eq!(worker.vouches_for(path.to_str().unwrap()), None);
         assert!(!worker.want(want(&primary, "gcc")), "it has that");
         assert!(worker.has_unasked() && !machine.asked("gcc-11"));
 
@@ -355,7 +376,7 @@ mod tests {
         assert!(worker.want(Want::Compiler(namesake)));
         assert_eq!(worker.renew(), Vec::<String>::new());
         assert_eq!(names(&worker), ["gcc", "gcc-11"]);
-        assert!(worker.vouches_for(path.to_str().unwrap()));
+        assert!(worker.vouches_for(path.to_str().unwrap()).is_some());
         assert!(!machine.asked("clang-9"), "its namesake is asked first");
 
         assert!(!worker.want(want(&primary, "cc")));
@@ -363,6 +384,24 @@ mod tests {
         worker.renew();
         assert!(machine.asked("clang-9"), "any other might be the same");
         assert!(!worker.has_unasked(), "so that the answer is final");
+    }
+
+    /// Root's distccd becomes another user, and would take the next compiler of that name.
+    #[test]
+    fn a_compiler_that_distccd_could_not_run_is_not_offered_by_root() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let machine = Machine::new(&[("gcc", "")]);
+        let is_root = rustix::process::geteuid().is_root();
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(machine.root.path(), closed).unwrap();
+        let (worker, warnings) = machine.search();
+        assert_eq!(names(&worker).is_empty(), is_root);
+        assert_eq!(
+            warnings.iter().any(|text| text.contains("chmod")),
+            is_root,
+            "{warnings:?}"
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What compilers print, reduced to what decides the objects they make.
 
+use std::path::PathBuf;
+
 use sha2::{Digest, Sha256};
 
 use super::name::{Language, file_name};
@@ -86,6 +88,13 @@ impl Output {
         let driver = driver.filter_map(|line| line.strip_prefix("COLLECT_GCC="));
         let run = command_lines(&self.commands).filter_map(|line| words(line).into_iter().next());
         driver.map(str::to_owned).chain(run).collect()
+    }
+
+    /// The files that clang has read beside its arguments.
+    pub(super) fn configuration_files(&self) -> impl Iterator<Item = PathBuf> {
+        let lines = self.configuration.lines().chain(self.version.lines());
+        let files = lines.filter_map(|line| line.strip_prefix("Configuration file: "));
+        files.map(PathBuf::from)
     }
 
     /// gcc begins its version with the name it was called by (`cc (Debian 12.2.0-14) 12.2.0`): the driver's own name takes

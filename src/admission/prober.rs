@@ -86,14 +86,14 @@ pub struct Identified {
     pub stamp: Stamp,
 }
 
-/// Asks several compilers, as many at once as this machine has slots; names of one compiler are asked once. Those that cannot
+/// Asks several compilers of a worker, as many at once as this machine has slots; names of one compiler are asked once. Those that cannot
 /// be identified are left out and explained in a warning each; the order is kept.
 pub(super) fn identify_all(
     paths: &[PathBuf],
     target: Option<&str>,
     scratch: &Path,
 ) -> (Vec<Identified>, Vec<String>) {
-    let prober = Prober::new(DEADLINE, scratch).for_target(target);
+    let prober = Prober::new(DEADLINE, scratch).for_target(target).homeless();
     let groups = one_compiler_each(paths);
     let next = AtomicUsize::new(0);
     let answers = Mutex::new(BTreeMap::new());
@@ -186,6 +186,13 @@ impl<'a> Prober<'a> {
     fn for_target(self, target: Option<&str>) -> Self {
         let target = target.map(|target| format!("--target={target}"));
         Self { target, ..self }
+    }
+
+    /// As distccd's compilers are, which find no configuration of the user's.
+    fn homeless(mut self) -> Self {
+        self.env.retain(|(name, _)| name != "HOME");
+        self.env.push(("HOME".into(), self.scratch.into()));
+        self
     }
 
     fn identify_group(&self, names: &[PathBuf]) -> Vec<Result<Identified, String>> {
@@ -302,11 +309,12 @@ fn files(path: &Path, output: &Output, search: &OsStr) -> Vec<PathBuf> {
         files.extend(parent.filter(|parent| !searched.contains(parent)));
         files.push(program);
     }
+    files.extend(output.configuration_files());
     files
 }
 
-/// Only what a compiler needs to start. What else a build sets (`GCC_EXEC_PREFIX`, `CPATH`, …) does not reach a worker's
-/// compiler either.
+/// Only what a compiler needs to start. Where a build sets what would change the compiler (`GCC_EXEC_PREFIX`), its compiles stay at home;
+/// what is for the preprocessor (`CPATH`) has been done there.
 fn clean_env(var: impl Fn(&str) -> Option<OsString>) -> Vec<(OsString, OsString)> {
     // DEVELOPER_DIR chooses between several Xcodes on macOS.
     let mut kept: Vec<_> = ["PATH", "HOME", "DEVELOPER_DIR"]

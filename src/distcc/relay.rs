@@ -62,18 +62,19 @@ pub enum RelayError {
 
 /// Carries the request from `recv` to distccd and the answer back to `send`, which is shut down after a whole answer.
 ///
-/// `vouches` is asked for the compiler before distccd runs it and again before the first byte of the answer goes out: one that
-/// is replaced meanwhile has answered for nobody.
+/// `vouches` is asked for the compiler, as what it then is, before distccd runs it and again before the first byte of the answer goes
+/// out: one that is replaced meanwhile has answered for nobody.
 ///
 /// The connection to distccd is never half-closed (distccd takes that for an abort). When `recv` ends before the answer is
 /// complete the job is cancelled and the connection closed, upon which distccd kills the compiler.
-pub async fn relay<R, W>(
+pub async fn relay<R, W, T>(
     recv: R,
     send: W,
     distccd: SocketAddr,
-    vouches: impl Fn(&str) -> bool + Send + Sync,
+    vouches: impl Fn(&str) -> Option<T> + Send + Sync,
 ) -> Result<(), RelayError>
 where
+    T: PartialEq + Send + Sync,
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
@@ -91,19 +92,21 @@ where
     }
 }
 
-/// Lets only those compilers work that somebody vouches for.
-struct Gate<V> {
+/// Lets only those compilers work that somebody vouches for, and that are then what they were when the job came.
+struct Gate<V, T> {
     vouches: V,
-    /// What the request names, once it has.
-    compiler: OnceLock<String>,
+    /// What the request names, once it has, and what it was.
+    compiler: OnceLock<(String, T)>,
 }
 
-impl<V: Fn(&str) -> bool> Gate<V> {
+impl<V: Fn(&str) -> Option<T>, T: PartialEq> Gate<V, T> {
     fn check(&self) -> Result<(), RelayError> {
         match self.compiler.get() {
-            Some(compiler) if !(self.vouches)(compiler) => Err(RelayError::Changed {
-                compiler: compiler.clone(),
-            }),
+            Some((compiler, was)) if (self.vouches)(compiler).as_ref() != Some(was) => {
+                Err(RelayError::Changed {
+                    compiler: compiler.clone(),
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -114,8 +117,11 @@ impl<V: Fn(&str) -> bool> Gate<V> {
             return Ok(());
         }
         let compiler = parser.arguments().compiler().path;
-        self.compiler.get_or_init(|| compiler);
-        self.check()
+        let Some(is) = (self.vouches)(&compiler) else {
+            return Err(RelayError::Changed { compiler });
+        };
+        self.compiler.get_or_init(|| (compiler, is));
+        Ok(())
     }
 }
 
@@ -130,10 +136,10 @@ async fn connect(addr: SocketAddr) -> Result<TcpStream, RelayError> {
 
 /// Carries the request, and waits for the stream to end, which is always too early: the primary keeps it open until it has its
 /// answer.
-async fn request<V: Fn(&str) -> bool>(
+async fn request<V: Fn(&str) -> Option<T>, T: PartialEq>(
     mut recv: impl AsyncRead + Unpin,
     mut to: WriteHalf<'_>,
-    gate: &Gate<V>,
+    gate: &Gate<V, T>,
 ) -> RelayError {
     let mut parser = RequestParser::default();
     let mut chunk = vec![0; CHUNK];
@@ -169,10 +175,10 @@ async fn request<V: Fn(&str) -> bool>(
 }
 
 /// distccd answers when the compiler has ended, so at the first byte the compiler is looked at for the second time.
-async fn answer<V: Fn(&str) -> bool>(
+async fn answer<V: Fn(&str) -> Option<T>, T: PartialEq>(
     mut from: ReadHalf<'_>,
     mut send: impl AsyncWrite + Unpin,
-    gate: &Gate<V>,
+    gate: &Gate<V, T>,
 ) -> Result<(), RelayError> {
     let mut parser = ResponseParser::default();
     let mut chunk = vec![0; CHUNK];
@@ -223,7 +229,7 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let (primary, worker) = duplex(CHUNK);
         let (recv, send) = tokio::io::split(worker);
-        let relay = tokio::spawn(relay(recv, send, addr, |_| true));
+        let relay = tokio::spawn(relay(recv, send, addr, |_| Some(())));
         Job {
             primary,
             distccd: listener.accept().await.unwrap().0,

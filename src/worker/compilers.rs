@@ -90,11 +90,10 @@ impl Keeper {
         troubled
     }
 
-    /// distccd is started again for compilers that are new, and keeps a list with some that are gone.
     fn allow(&self) {
         let paths = self.catalogue.paths();
         self.allowed.send_if_modified(|allowed| {
-            let new = paths.iter().any(|path| !allowed.contains(path));
+            let new = needs_another_list(allowed, &paths);
             if new {
                 *allowed = paths;
             }
@@ -108,6 +107,16 @@ impl Keeper {
     }
 }
 
+/// distccd is started again for compilers that are new, and keeps a list with some that are gone; but not with its canary's, the first:
+/// without that one no distccd would be healthy again.
+fn needs_another_list(allowed: &[PathBuf], paths: &[PathBuf]) -> bool {
+    let lost = allowed
+        .first()
+        .is_some_and(|canary| !paths.contains(canary));
+    let new = paths.iter().any(|path| !allowed.contains(path));
+    new || lost && !paths.is_empty()
+}
+
 /// Some dozens of files are looked at each time. Every job looks at those of its compiler itself, so that this may be late.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -116,3 +125,27 @@ const RETRY: Duration = Duration::from_secs(10);
 
 /// One or two for each of a machine's compilers.
 const MOST_TROUBLES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distccd_is_started_again_for_new_compilers_and_for_another_canary() {
+        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let allowed = paths(&["/c++", "/cc", "/gcc"]);
+        for (found, needs) in [
+            (&["/c++", "/cc", "/gcc"][..], false),
+            (&["/c++", "/gcc"], false),
+            (&["/c++", "/cc", "/clang"], true),
+            (&["/cc", "/gcc"], true),
+            (&[], false),
+        ] {
+            assert_eq!(
+                needs_another_list(&allowed, &paths(found)),
+                needs,
+                "{found:?}"
+            );
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::{DaemonConfig, DaemonError};
+use crate::machine::access::is_open_to_all;
 
 /// Debian's user, Homebrew's and Fedora's, and one that exists everywhere: what distccd itself would fall back to.
 const USERS: [&str; 3] = ["distccd", "distcc", "nobody"];
@@ -126,18 +127,8 @@ fn parent(own: &Path, user: Option<&User>) -> PathBuf {
     }
     let system = std::env::temp_dir();
     let places = [own, &system].into_iter().chain(SHARED.map(Path::new));
-    let mut open = places.filter(|place| place.is_absolute() && open_to_all(place));
+    let mut open = places.filter(|place| place.is_absolute() && is_open_to_all(place));
     open.next().unwrap_or(&system).to_owned()
-}
-
-/// Everybody may walk into the directory.
-fn open_to_all(dir: &Path) -> bool {
-    const SEARCH: u32 = 0o001;
-    let Ok(dir) = dir.canonicalize() else {
-        return false;
-    };
-    dir.ancestors()
-        .all(|part| fs::metadata(part).is_ok_and(|meta| meta.mode() & SEARCH != 0))
 }
 
 /// One path a line.
@@ -192,6 +183,6 @@ mod tests {
         };
         assert_eq!(parent(own.path(), None), own.path());
         assert_ne!(parent(own.path(), Some(&user)), own.path());
-        assert!(!open_to_all(&own.path().join("missing")));
+        assert!(!is_open_to_all(&own.path().join("missing")));
     }
 }

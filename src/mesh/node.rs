@@ -68,6 +68,8 @@ pub struct Mesh {
     lacking: BTreeMap<PeerId, Lacking>,
     /// When it started, by the clock of `now`.
     born: Instant,
+    /// How long the machine has been suspended since.
+    slept: Duration,
     /// A fresh socket was needed.
     careful: bool,
     /// Since when no peer at all has been reachable, and how often that was said.
@@ -103,6 +105,7 @@ impl Mesh {
             next_relays: None,
             lacking: BTreeMap::new(),
             born: now,
+            slept: Duration::ZERO,
             careful: false,
             stuck: None,
             gone: BTreeSet::new(),
@@ -200,8 +203,9 @@ impl Mesh {
     }
 
     /// This machine was suspended, which no clock here shows: its mappings may be gone, and its peers may have given it up.
-    pub fn handle_resume(&mut self, now: Instant) {
+    pub fn handle_resume(&mut self, slept: Duration, now: Instant) {
         self.note_time(now);
+        self.slept += slept;
         self.stun.refresh(now);
         for peer in self.peers.values_mut() {
             peer.handle_own_change(now);

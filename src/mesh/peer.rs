@@ -53,6 +53,8 @@ pub(super) struct Peer {
     ids: TransactionIds,
     pings_heard: ReplayWindow,
     interest: Interest,
+    /// Until when it is this node that needs the peer for forwarding.
+    needed_until: Instant,
     punches: BTreeMap<Route, Punch>,
     path: Option<Route>,
     /// When the peer last went up.
@@ -79,6 +81,7 @@ impl Peer {
         let mut peer = Self {
             id: descriptor.peer,
             interest,
+            needed_until: now,
             key,
             ids,
             pings_heard: ReplayWindow::default(),
@@ -183,15 +186,22 @@ impl Peer {
         out: &mut Outbox,
     ) -> bool {
         match self.key.open(bytes) {
-            Some(Probe::Ping { id, number }) => {
+            Some(Probe::Ping { id, number, asks }) => {
                 let pong = Probe::Pong {
                     id,
                     observed: source,
                 };
                 out.send_by(from, self.id, self.key.seal(&pong));
                 if self.pings_heard.is_news(number) {
-                    self.wake(now);
-                    self.handle_ping(from, now);
+                    if asks {
+                        self.stay_awake(now);
+                    }
+                    if !self.is_asleep(now) {
+                        self.handle_ping(from, now);
+                    }
+                }
+                if self.is_asleep(now) {
+                    return true;
                 }
                 // One that comes over a way that works, not the first of a storm.
                 let answers = |punch: &Punch| punch.answered_within(PROVEN_FOR, now);
@@ -199,6 +209,7 @@ impl Peer {
                 self.send_due(now, company, out);
                 true
             }
+            Some(Probe::Pong { .. }) if self.is_asleep(now) => true,
             Some(Probe::Pong { id, observed }) => {
                 self.handle_pong(from, (id, observed), now, out);
                 true
@@ -413,7 +424,8 @@ impl Peer {
                 continue;
             }
             let (id, number) = self.ids.next();
-            let ping = self.key.seal(&Probe::Ping { id, number });
+            let asks = self.is_for_link() || now < self.needed_until;
+            let ping = self.key.seal(&Probe::Ping { id, number, asks });
             match route {
                 Route::Direct(addr) if approach == Approach::Near => out.send_near(addr, ping),
                 Route::Direct(_) | Route::Relayed(_) => out.send_by(route, self.id, ping),

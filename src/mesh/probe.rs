@@ -8,7 +8,8 @@
 //! ```
 //! Ids are the first eight bytes of the public keys: enough for a node to see that a probe isn't meant for it, or is from
 //! somebody whose descriptor it doesn't have yet, before any cryptography. The tag binds the whole keys of both, so a probe
-//! that is reflected to its sender fails. A ping's detail is its number, a pong's is the source address that it answers.
+//! that is reflected to its sender fails. A ping's detail is its number and whether its sender asks for anything, a pong's is the
+//! source address that it answers.
 //! Both have the same length: a ping with a forged source address amplifies nothing.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -26,6 +27,8 @@ pub(super) enum Probe {
         id: TransactionId,
         /// Counts the sender's pings to this receiver: tells a replay from news.
         number: u64,
+        /// The sender has a use for the receiver; it does not only return its attention.
+        asks: bool,
     },
     /// I am, and you are seen at `observed`.
     Pong {
@@ -80,7 +83,7 @@ impl ProbeKey {
     /// Writes a probe to the peer.
     pub(super) fn seal(&self, probe: &Probe) -> Vec<u8> {
         let (kind, id, detail) = match probe {
-            Probe::Ping { id, number } => (PING, id, number_to_detail(*number)),
+            Probe::Ping { id, number, asks } => (PING, id, ping_detail(*number, *asks)),
             Probe::Pong { id, observed } => (PONG, id, address_to_detail(*observed)),
         };
         let mut bytes = Vec::with_capacity(LEN);
@@ -107,7 +110,8 @@ impl ProbeKey {
         match body[4] {
             PING => Some(Probe::Ping {
                 id,
-                number: detail_to_number(&detail)?,
+                number: u64::from_be_bytes(detail[..8].try_into().ok()?),
+                asks: detail[8] == 0,
             }),
             PONG => Some(Probe::Pong {
                 id,
@@ -122,17 +126,14 @@ impl ProbeKey {
     }
 }
 
-/// 16 bytes of IPv6 (or mapped IPv4) address and two of port; or a number, then zeros.
+/// 16 bytes of IPv6 (or mapped IPv4) address and two of port; or a number, 0 if the sender asks for something, then zeros.
 type Detail = [u8; 18];
 
-fn number_to_detail(number: u64) -> Detail {
+fn ping_detail(number: u64, asks: bool) -> Detail {
     let mut detail = Detail::default();
     detail[..8].copy_from_slice(&number.to_be_bytes());
+    detail[8] = u8::from(!asks);
     detail
-}
-
-fn detail_to_number(detail: &Detail) -> Option<u64> {
-    Some(u64::from_be_bytes(detail[..8].try_into().ok()?))
 }
 
 fn address_to_detail(addr: SocketAddr) -> Detail {
@@ -168,6 +169,12 @@ mod tests {
 
     use super::*;
 
+    const PING_ONE: Probe = Probe::Ping {
+        id: [3; 12],
+        number: 1,
+        asks: true,
+    };
+
     fn pair() -> (ProbeKey, ProbeKey) {
         let (a, b) = (PeerId([1; 32]), PeerId([2; 32]));
         (ProbeKey::new(&[7; 32], a, b), ProbeKey::new(&[7; 32], b, a))
@@ -181,7 +188,9 @@ mod tests {
                 Probe::Ping {
                     id: [3; 12],
                     number: u64::MAX,
+                    asks: false,
                 },
+                PING_ONE,
                 Probe::Pong {
                     id: [4; 12],
                     observed: observed.parse().unwrap(),
@@ -197,11 +206,7 @@ mod tests {
     #[test]
     fn a_reflected_probe_is_not_from_the_peer() {
         let (a, _) = pair();
-        let ping = Probe::Ping {
-            id: [3; 12],
-            number: 1,
-        };
-        let mut bytes = a.seal(&ping);
+        let mut bytes = a.seal(&PING_ONE);
         assert_eq!(a.open(&bytes), None);
         // Nor with sender and receiver exchanged by whoever reflects it.
         let (sender, receiver) = addressees(&bytes).unwrap();
@@ -216,10 +221,7 @@ mod tests {
         let mut namesake = [2; 32];
         namesake[31] = 3;
         let namesake = ProbeKey::new(&[7; 32], PeerId(namesake), PeerId([1; 32]));
-        let bytes = a.seal(&Probe::Ping {
-            id: [3; 12],
-            number: 1,
-        });
+        let bytes = a.seal(&PING_ONE);
         assert!(addressees(&bytes).is_some_and(|(_, to)| to == short_id(&namesake.me)));
         assert_eq!(namesake.open(&bytes), None);
     }
@@ -228,10 +230,7 @@ mod tests {
     fn another_pairs_key_opens_nothing() {
         let (a, _) = pair();
         let stranger = ProbeKey::new(&[8; 32], PeerId([2; 32]), PeerId([1; 32]));
-        let bytes = a.seal(&Probe::Ping {
-            id: [3; 12],
-            number: 1,
-        });
+        let bytes = a.seal(&PING_ONE);
         assert_eq!(stranger.open(&bytes), None);
     }
 
@@ -239,7 +238,7 @@ mod tests {
         #[test]
         fn every_changed_bit_is_noticed(index in 0..LEN, bit in 0..8_u32) {
             let (a, b) = pair();
-            let mut bytes = a.seal(&Probe::Ping { id: [3; 12], number: 1 });
+            let mut bytes = a.seal(&PING_ONE);
             bytes[index] ^= 1 << bit;
             prop_assert_eq!(b.open(&bytes), None);
         }

@@ -265,8 +265,9 @@ impl Driver {
 
     fn handle_clock(&mut self, now: Instant) {
         let suspended = suspended();
-        if suspended.saturating_sub(self.suspended) > SUSPENDED {
-            self.mesh.handle_resume(now);
+        let slept = suspended.saturating_sub(self.suspended);
+        if slept > SUSPENDED {
+            self.mesh.handle_resume(slept, now);
         }
         self.suspended = suspended;
         if self.mesh.poll_timeout().is_some_and(|due| due <= now) {

@@ -221,6 +221,33 @@ fn workers_leave_each_other_in_peace_while_nobody_needs_a_relay() {
     assert_eq!(between.count(), 0);
 }
 
+/// While the primary is away each worker looks for somebody to forward, and so finds all the others.
+#[test]
+fn workers_that_needed_each_other_part_again() {
+    let mut world = World::new(1);
+    let easy = Behaviour::new(INDEPENDENT, ADDRESS);
+    let (primary, worker, relays) = cluster(&mut world, easy, easy, 3);
+    world.run_for(secs(20));
+    world.set_cut(primary, true);
+    world.capture = Some(Vec::new());
+    world.run_for(secs(30));
+    let addrs: Vec<_> = relays.iter().map(|relay| world.addr(*relay)).collect();
+    let between = |world: &mut World| {
+        let sent = world.capture.replace(Vec::new()).unwrap();
+        let between = sent
+            .iter()
+            .filter(|p| addrs.contains(&p.from) && addrs.contains(&p.to));
+        between.count()
+    };
+    assert!(between(&mut world) > 0, "nobody needed anybody");
+    world.set_cut(primary, false);
+    world.run_for(secs(60));
+    assert!(world.are_direct(primary, worker));
+    between(&mut world);
+    world.run_for(secs(60));
+    assert_eq!(between(&mut world), 0);
+}
+
 #[test]
 fn no_pair_of_nats_makes_a_storm() {
     for (a, b) in pairs() {

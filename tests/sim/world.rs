@@ -389,7 +389,7 @@ impl World {
                     host.behind += span;
                     host.frozen = None;
                     host.cut = false;
-                    self.with_mesh(node, |mesh, now| mesh.handle_resume(now));
+                    self.with_mesh(node, |mesh, now| mesh.handle_resume(span, now));
                 }
                 Happening::Rebind(node) => {
                     let addr = &mut self.hosts[node.0].addrs[0];

@@ -183,7 +183,7 @@ impl Mesh {
 
     /// A relayed pair whose NATs should not be in the way may be kept apart by what one of them remembers.
     fn set_approaches(&mut self, now: Instant) {
-        let unix = Duration::from_millis(self.own.start_ms) + (now - self.born);
+        let unix = Duration::from_millis(self.own.start_ms) + (now - self.born) + self.slept;
         for (id, lacking) in &self.lacking {
             let Some(peer) = self.peers.get_mut(id) else {
                 continue;

@@ -28,6 +28,12 @@ impl Peer {
 
     /// The peer is needed for forwarding, for a while from now.
     pub(in crate::mesh) fn wake(&mut self, now: Instant) {
+        self.needed_until = now + FORWARDING;
+        self.stay_awake(now);
+    }
+
+    /// This node or the peer needs the other. Only pings of the one that does keep both awake, or each would keep the other so for ever.
+    pub(super) fn stay_awake(&mut self, now: Instant) {
         if self.is_for_link() {
             return;
         }

@@ -23,7 +23,7 @@ use super::{
     link::{Link, LinkParts},
     socket::Socket,
     stream::{Stream, StreamKey},
-    wireguard::{self, Addressee},
+    wireguard::{self, Addressee, Door},
 };
 use crate::{
     machine::clock::suspended,
@@ -47,6 +47,7 @@ pub(super) struct Driver {
     suspended: Duration,
     mesh: Mesh,
     limiter: Arc<RateLimiter>,
+    door: Door,
     links: BTreeMap<PeerId, Link>,
     by_index: BTreeMap<u32, PeerId>,
     next_index: u32,
@@ -99,6 +100,7 @@ pub(super) fn start(
     let (descriptor, described) = watch::channel(mesh.descriptor());
     let limiter = wireguard::rate_limiter(&config.identity);
     let driver = Driver {
+        door: Door::new(&config.identity),
         identity: config.identity,
         keys: config.keys,
         bind: config.bind,
@@ -170,14 +172,14 @@ impl Driver {
             mesh,
             links,
             by_index,
-            identity,
+            door,
             ..
         } = self;
         socket.receive(|from, datagram| {
             let Datagram::WireGuard(datagram) = mesh.handle_datagram(from, datagram, now) else {
                 return;
             };
-            let peer = match wireguard::addressee(datagram, identity) {
+            let peer = match door.addressee(datagram) {
                 Some(Addressee::Peer(peer)) => peer,
                 Some(Addressee::Index(index)) => match by_index.get(&index) {
                     Some(peer) => *peer,
@@ -187,7 +189,7 @@ impl Driver {
             };
             if links
                 .get_mut(&peer)
-                .is_some_and(|link| link.handle_datagram(datagram, now))
+                .is_some_and(|link| link.handle_datagram(from.ip(), datagram, now))
             {
                 mesh.handle_traffic(peer, now);
             }

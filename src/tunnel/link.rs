@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -41,6 +42,8 @@ pub(super) struct Link {
     outgoing: Datagrams,
     /// What the streams have to send, before it is sealed.
     batch: Vec<u8>,
+    /// The goodbye, before it is sealed.
+    farewell: Vec<Vec<u8>>,
     /// Datagrams have come since the last [`Link::drive`].
     stirred: bool,
     events: Vec<TunnelEvent>,
@@ -88,6 +91,7 @@ impl Link {
             changed: parts.changed,
             outgoing: Datagrams::default(),
             batch: Vec::new(),
+            farewell: Vec::new(),
             stirred: false,
             events: Vec::new(),
             departed: false,
@@ -170,13 +174,19 @@ impl Link {
     }
 
     /// A WireGuard datagram; `true` when the peer really sent it. [`Link::settle`] comes after the last of several.
-    pub(super) fn handle_datagram(&mut self, datagram: &[u8], now: Instant) -> bool {
-        let opened = self.wireguard.open(datagram, &mut self.outgoing);
+    pub(super) fn handle_datagram(&mut self, from: IpAddr, datagram: &[u8], now: Instant) -> bool {
+        let opened = self.wireguard.open(from, datagram, &mut self.outgoing);
         if let Some(datagram) = opened.datagram {
             self.streams.handle_datagram(datagram, now);
         }
+        let (authentic, initiates) = (opened.authentic, opened.initiates);
+        let is_up = matches!(self.state, LinkState::Up | LinkState::Suspect);
+        if initiates && is_up && self.wireguard.is_initiator() {
+            // It should be ours to begin: the peer may have given up a connection, and what said so was lost.
+            self.streams.ping();
+        }
         self.stirred = true;
-        opened.authentic
+        authentic
     }
 
     /// All datagrams that had come were handled: streams move on and are acknowledged together.
@@ -218,11 +228,19 @@ impl Link {
         }
     }
 
-    /// Says goodbye.
+    /// Says goodbye, and says it again when it is called again: QUIC itself does so only where more comes from the peer.
     pub(super) fn close(&mut self, reason: &str, now: Instant) {
         self.streams.close(reason, now);
         self.break_streams();
-        self.seal_all(now);
+        self.batch.clear();
+        while let Some(segment) = self.streams.poll_transmit(now, &mut self.batch) {
+            let datagrams = self.batch.chunks(segment).map(<[u8]>::to_vec);
+            self.farewell.extend(datagrams);
+            self.batch.clear();
+        }
+        for datagram in &self.farewell {
+            self.wireguard.seal(datagram, &mut self.outgoing);
+        }
     }
 
     /// What has to go to the peer, encrypted; to be cleared when it is on its way.

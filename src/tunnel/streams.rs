@@ -297,6 +297,13 @@ impl Streams {
         self.end(ABANDONED, reason, now);
     }
 
+    /// Finds out whether the peer still has this connection: one that has forgotten it resets it.
+    pub fn ping(&mut self) {
+        if let Some((_, connection)) = &mut self.connection {
+            connection.ping();
+        }
+    }
+
     fn end(&mut self, code: VarInt, reason: &str, now: Instant) {
         if let Some((_, connection)) = &mut self.connection {
             connection.close(now, code, Bytes::copy_from_slice(reason.as_bytes()));
@@ -409,6 +416,7 @@ fn transport() -> TransportConfig {
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(
             IDLE.as_millis() as u32
         ))))
+        .keep_alive_interval(Some(IDLE / 3))
         .datagram_receive_buffer_size(None)
         .congestion_controller_factory(Arc::new(LossTolerantFactory));
     config
@@ -444,7 +452,8 @@ const SAFE_MTU: u16 = 1232;
 /// passes is found out (RFC 8899); a path that drops the larger ones falls back.
 const LARGEST_MTU: u16 = 1352;
 
-/// The mesh judges liveness; this only clears away what it forgot.
+/// The mesh judges liveness; this only clears away what it forgot. A compile may well be silent for longer, and a session idle: so QUIC
+/// says something thrice meanwhile.
 const IDLE: Duration = Duration::from_secs(600);
 
 const GAVE_UP: VarInt = VarInt::from_u32(1);
@@ -713,6 +722,33 @@ mod tests {
             by_peer: false,
         };
         assert_eq!(pair.ends[CLIENT].poll_event(), Some(closed));
+    }
+
+    #[test]
+    fn a_connection_outlives_a_long_silence() {
+        let mut pair = pair();
+        let stream = pair.ends[CLIENT].open().unwrap();
+        assert!(pair.transfer(CLIENT, stream, b"a request") == b"a request");
+        pair.run_for(3 * IDLE);
+        assert!(pair.transfer(SERVER, stream, b"at last") == b"at last");
+    }
+
+    #[test]
+    fn a_ping_finds_out_that_the_peer_has_forgotten() {
+        let mut pair = pair();
+        let now = pair.now;
+        pair.lose_every = 1;
+        pair.ends[SERVER].abandon("the path went down", now);
+        pair.run_for(Duration::from_secs(5));
+        pair.lose_every = 0;
+        assert_eq!(pair.ends[CLIENT].poll_event(), None);
+        pair.ends[CLIENT].ping();
+        pair.run_for(Duration::from_secs(1));
+        let closed = pair.ends[CLIENT].poll_event();
+        assert!(
+            matches!(closed, Some(StreamsEvent::Closed { by_peer: false, .. })),
+            "{closed:?}"
+        );
     }
 
     #[test]

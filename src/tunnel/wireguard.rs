@@ -1,13 +1,14 @@
 //! WireGuard towards one peer, by boringtun, which keeps its own clock.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use boringtun::{
     noise::{Packet, Tunn, TunnResult, handshake::parse_handshake_anon, rate_limiter::RateLimiter},
-    x25519::PublicKey,
+    x25519::{PublicKey, StaticSecret},
 };
 
 use super::{datagrams::Datagrams, overlay::Overlay};
@@ -31,6 +32,8 @@ pub(super) struct Opened<'a> {
     pub(super) datagram: Option<&'a [u8]>,
     /// The peer sent it: it was authenticated.
     pub(super) authentic: bool,
+    /// The peer begins a handshake.
+    pub(super) initiates: bool,
 }
 
 /// To which peer a WireGuard datagram belongs.
@@ -42,19 +45,39 @@ pub(super) enum Addressee {
     Index(u32),
 }
 
-/// Tells to which peer a datagram belongs; `None` when it is no WireGuard for us.
-pub(super) fn addressee(datagram: &[u8], me: &Identity) -> Option<Addressee> {
-    let receiver = match Tunn::parse_incoming_packet(datagram).ok()? {
-        Packet::HandshakeInit(init) => {
-            let private = me.wireguard_private();
-            let half = parse_handshake_anon(private, &PublicKey::from(private), &init).ok()?;
-            return Some(Addressee::Peer(PeerId(half.peer_static_public)));
+/// Tells to which peer datagrams belong.
+pub(super) struct Door {
+    private: StaticSecret,
+    public: PublicKey,
+    /// Never has enough: it only looks whether a handshake's sender knows our public key (`mac1`; WireGuard, section 5.4.4).
+    macs: RateLimiter,
+}
+
+impl Door {
+    pub(super) fn new(me: &Identity) -> Self {
+        let private = me.wireguard_private().clone();
+        let public = PublicKey::from(&private);
+        Self {
+            macs: RateLimiter::new(&public, u64::MAX),
+            private,
+            public,
         }
-        Packet::HandshakeResponse(response) => response.receiver_idx,
-        Packet::PacketCookieReply(reply) => reply.receiver_idx,
-        Packet::PacketData(data) => data.receiver_idx,
-    };
-    Some(Addressee::Index(receiver >> 8))
+    }
+
+    /// To which peer a datagram belongs; `None` when it is no WireGuard for us. What a stranger made up costs no curve.
+    pub(super) fn addressee(&self, datagram: &[u8]) -> Option<Addressee> {
+        let packet = self.macs.verify_packet(None, datagram, &mut []).ok()?;
+        let receiver = match packet {
+            Packet::HandshakeInit(init) => {
+                let half = parse_handshake_anon(&self.private, &self.public, &init).ok()?;
+                return Some(Addressee::Peer(PeerId(half.peer_static_public)));
+            }
+            Packet::HandshakeResponse(response) => response.receiver_idx,
+            Packet::PacketCookieReply(reply) => reply.receiver_idx,
+            Packet::PacketData(data) => data.receiver_idx,
+        };
+        Some(Addressee::Index(receiver >> 8))
+    }
 }
 
 /// One limiter for all peers of a node: boringtun's own, one a tunnel, answers a burst of ten handshakes with cookies.
@@ -150,18 +173,27 @@ impl WireGuard {
         });
     }
 
-    /// Decrypts what came from the network; what has to go back to the peer is put out.
-    pub(super) fn open(&mut self, datagram: &[u8], out: &mut Datagrams) -> Opened<'_> {
+    /// Decrypts what came from the network; what has to go back to the peer is put out. `from` is what a cookie is made of where too
+    /// many handshakes come.
+    pub(super) fn open(
+        &mut self,
+        from: IpAddr,
+        datagram: &[u8],
+        out: &mut Datagrams,
+    ) -> Opened<'_> {
         if datagram.len() > LARGEST {
             return Opened::default();
         }
+        let room = &mut self.sealed;
         // What was decrypted is at the beginning of the buffer.
-        let (length, authentic) = match self.tunn.decapsulate(None, datagram, &mut self.sealed) {
+        let (length, authentic) = match self.tunn.decapsulate(Some(from), datagram, room) {
             TunnResult::WriteToTunnelV6(packet, _) => (packet.len(), true),
             TunnResult::WriteToNetwork(reply) => {
+                // A cookie is for whoever asks: nothing has been proven.
+                let authentic = reply.first() != Some(&COOKIE_REPLY);
                 out.push(reply);
                 self.send_queued(out);
-                (0, true)
+                (0, authentic)
             }
             TunnResult::Done => (0, true),
             TunnResult::WriteToTunnelV4(..) | TunnResult::Err(_) => (0, false),
@@ -169,6 +201,7 @@ impl WireGuard {
         Opened {
             datagram: self.overlay.unwrap(&self.sealed[..length]),
             authentic,
+            initiates: authentic && datagram.first() == Some(&INITIATES),
         }
     }
 
@@ -196,6 +229,10 @@ fn taken(result: TunnResult<'_>) -> Option<usize> {
 /// An inner packet of 1,400 bytes and WireGuard's 32, with room for whatever else arrives.
 const LARGEST: usize = 2048;
 
+/// The first byte of a handshake's first message, and of the answer to one that came when there were too many (WireGuard, section 5.4).
+const INITIATES: u8 = 1;
+const COOKIE_REPLY: u8 = 3;
+
 /// Of a data packet, and a whole handshake initiation, which may come in its place (WireGuard, section 5.4).
 const OVERHEAD: usize = 32;
 const INITIATION: usize = 148;
@@ -214,8 +251,12 @@ const INITIATION_GAP: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::session::{Secret, SessionKeys};
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn pair(other_secret: bool) -> (WireGuard, WireGuard, Identity, Identity) {
         let keys = |secret: &str| {
@@ -252,7 +293,7 @@ mod tests {
 
     fn replies(by: &mut WireGuard, datagram: &[u8]) -> Vec<Vec<u8>> {
         made(|out| {
-            by.open(datagram, out);
+            by.open(HERE, datagram, out);
         })
     }
 
@@ -278,9 +319,15 @@ mod tests {
         assert!(left.has_session());
         let out = &mut Datagrams::default();
         let there = sealed(&mut left, b"a request");
-        assert_eq!(right.open(&there, out).datagram, Some(&b"a request"[..]));
+        assert_eq!(
+            right.open(HERE, &there, out).datagram,
+            Some(&b"a request"[..])
+        );
         let back = sealed(&mut right, b"a response");
-        assert_eq!(left.open(&back, out).datagram, Some(&b"a response"[..]));
+        assert_eq!(
+            left.open(HERE, &back, out).datagram,
+            Some(&b"a response"[..])
+        );
     }
 
     #[test]
@@ -289,11 +336,11 @@ mod tests {
         shake_hands(&mut left, &mut right);
         let out = &mut Datagrams::default();
         let mut packet = sealed(&mut left, b"once");
-        assert!(right.open(&packet, out).authentic);
-        let replayed = right.open(&packet, out);
+        assert!(right.open(HERE, &packet, out).authentic);
+        let replayed = right.open(HERE, &packet, out);
         assert!(!replayed.authentic && replayed.datagram.is_none());
         packet[20] ^= 1;
-        assert!(!right.open(&packet, out).authentic);
+        assert!(!right.open(HERE, &packet, out).authentic);
     }
 
     #[test]
@@ -308,10 +355,46 @@ mod tests {
         let (mut left, mut right, a, b) = pair(false);
         left.handle_path(now());
         let initiation = initiations(&mut left, now()).remove(0);
-        assert_eq!(addressee(&initiation, &b), Some(Addressee::Peer(a.peer())));
+        let [door, own] = [&b, &a].map(Door::new);
+        let addressee = door.addressee(&initiation);
+        assert_eq!(addressee, Some(Addressee::Peer(a.peer())));
         let reply = replies(&mut right, &initiation).remove(0);
-        assert_eq!(addressee(&reply, &a), Some(Addressee::Index(1)));
-        assert_eq!(addressee(b"something else", &a), None);
+        assert_eq!(own.addressee(&reply), Some(Addressee::Index(1)));
+        assert_eq!(own.addressee(b"something else"), None);
+    }
+
+    #[test]
+    fn a_handshake_by_one_who_does_not_know_our_key_is_not_looked_at() {
+        let (mut left, _, a, b) = pair(false);
+        left.handle_path(now());
+        let initiation = initiations(&mut left, now()).remove(0);
+        assert_eq!(Door::new(&a).addressee(&initiation), None, "another's");
+        for at in 0..INITIATION - 16 {
+            let mut bent = initiation.clone();
+            bent[at] ^= 1;
+            assert_eq!(Door::new(&b).addressee(&bent), None, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_handshakes_gets_cookies_and_an_honest_peer_comes_through() {
+        let (mut left, mut right, ..) = pair(false);
+        let attempt = |left: &mut WireGuard, right: &mut WireGuard| {
+            left.handle_path(now());
+            let initiation = initiations(left, now()).remove(0);
+            let out = &mut Datagrams::default();
+            let authentic = right.open(HERE, &initiation, out).authentic;
+            let reply = out.iter().next().unwrap().to_vec();
+            (authentic, reply)
+        };
+        let mut attempts = (0..2 * HANDSHAKES_PER_SECOND).map(|_| attempt(&mut left, &mut right));
+        let (authentic, cookie) = attempts
+            .find(|(_, reply)| reply[0] == COOKIE_REPLY)
+            .unwrap();
+        assert!(!authentic, "a cookie is for anybody");
+        replies(&mut left, &cookie);
+        let (authentic, reply) = attempt(&mut left, &mut right);
+        assert!(authentic && reply[0] != COOKIE_REPLY);
     }
 
     #[test]

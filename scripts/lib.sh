@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Shared by the scripts beside it: finds out what is missing on this machine and installs it.
 
+# Where Debian keeps what an ordinary user's PATH lacks: nft, sysctl, update-distcc-symlinks.
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 die() { say "$*"; exit 1; }
 

@@ -72,8 +72,19 @@ impl Shared {
     }
 }
 
+/// A build that ends with the test.
+struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts a build that holds its workers until a file appears.
-fn hold(shared: &Shared, machine: &str, project: &Path) -> (Child, PathBuf) {
+fn hold(shared: &Shared, machine: &str, project: &Path) -> (Held, PathBuf) {
     let [began, end] = ["began", "end"].map(|what| shared.cluster.path().join(what));
     let script = format!(
         "touch {}; while [ ! -e {} ]; do sleep 0.1; done",
@@ -82,9 +93,9 @@ fn hold(shared: &Shared, machine: &str, project: &Path) -> (Child, PathBuf) {
     );
     let required = ["--require-workers", "1"];
     let mut build = shared.build(machine, project, &required, &["sh", "-c", &script]);
-    let child = build.spawn().unwrap();
+    let held = Held(build.spawn().unwrap());
     until("the first primary has its worker", || began.exists());
-    (child, end)
+    (held, end)
 }
 
 #[test]
@@ -127,7 +138,7 @@ fn a_second_primary_waits_for_the_first_and_is_told_why() {
         .unwrap();
     until("the third primary is linked", || linked() > before);
     fs::write(end, "").unwrap();
-    assert!(first.wait().unwrap().success());
+    assert!(first.0.wait().unwrap().success());
     let built = second.wait_with_output().unwrap();
     assert!(
         built.status.success(),
@@ -143,8 +154,8 @@ fn a_killed_primary_frees_its_worker_for_the_next() {
     let (mut shared, project) = (Shared::new(), project(4));
     shared.worker("w", &[]);
     let (mut first, end) = hold(&shared, "first", project.path());
-    first.kill().unwrap();
-    first.wait().unwrap();
+    first.0.kill().unwrap();
+    first.0.wait().unwrap();
     let waits = ["--require-workers", "1", "--wait", "60s"];
     let built = shared
         .build("second", project.path(), &waits, &["make", "-j"])

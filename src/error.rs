@@ -217,7 +217,7 @@ impl Failure {
 }
 
 const MAKE_SECRET: &str =
-    "make a secret: distmesh keygen > key, then --secret-file key on every node";
+    "make a secret: `(umask 077; distmesh keygen >key)`, then --secret-file key on every node";
 
 fn hint_of_io(error: &io::Error) -> Option<&'static str> {
     if error.kind() == io::ErrorKind::NotFound {

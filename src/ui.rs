@@ -21,7 +21,7 @@ use crate::{
     cli::OutputArgs,
     error::{Failure, OrFail},
 };
-pub use screen::{Screen, Settings, Verbosity};
+pub use screen::{Screen, Settings, Verbosity, clean};
 
 /// Writes to the person; clones write to the same screen.
 #[derive(Clone)]

@@ -1,6 +1,12 @@
 //! From what the command line says, or leaves out, to what a node needs.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::variable;
 use crate::{
@@ -141,6 +147,12 @@ fn on_github() -> bool {
     variable("GITHUB_ACTIONS").is_some_and(|value| value == "true")
 }
 
+/// A pipe, as `--secret-file <(…)` gives one, has no mode that means anything.
+fn is_open(file: &Path) -> bool {
+    const OTHERS: u32 = 0o077;
+    std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.mode() & OTHERS != 0)
+}
+
 fn secret(
     args: &SessionArgs,
     place: &Place,
@@ -149,7 +161,10 @@ fn secret(
 ) -> Result<Secret, Failure> {
     let secret = match (&args.secret_file, path_from_env("ENCRYPTION_KEY"), place) {
         (Some(file), ..) => Secret::read(file).map_err(|error| {
-            let cure = format!("make one with `distmesh keygen > {}`", file.display());
+            let cure = format!(
+                "make one with `(umask 077; distmesh keygen >{})`",
+                file.display()
+            );
             Failure::cannot_run("there is no secret")
                 .because(&error)
                 .hint(cure)
@@ -165,6 +180,12 @@ fn secret(
             Secret::read_or_create(&runtime.secret_file())?
         }
     };
+    if let Some(file) = args.secret_file.as_deref().filter(|file| is_open(file)) {
+        let file = file.display();
+        ui.warn(format!(
+            "other users of this machine may read the secret in {file}: chmod 600 {file}"
+        ));
+    }
     if secret.is_short() {
         ui.warn(
             "the secret is short: whoever can read the rendezvous can try to guess it; `distmesh keygen` makes a good one",

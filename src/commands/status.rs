@@ -8,7 +8,7 @@ use crate::{
     control::{Request, Status},
     error::{Failure, OrFail},
     event::{LinkState, WorkerView},
-    ui::Ui,
+    ui::{Ui, clean},
 };
 
 /// Prints the session as it is now.
@@ -19,7 +19,10 @@ pub async fn status(args: &StatusArgs, ui: &Ui) -> Result<u8, Failure> {
         let text = serde_json::to_string_pretty(&status).or_cannot("write JSON")?;
         ui.print(&format!("{text}\n"))?;
     } else {
-        ui.print(&table(&status))?;
+        let table = table(&status);
+        // What a worker says of itself is in it.
+        let lines = table.lines().map(|line| clean(line) + "\n");
+        ui.print(&lines.collect::<String>())?;
     }
     Ok(0)
 }

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::broadcast::error::RecvError,
+};
 
 use super::{
     down::is_absent,
@@ -121,8 +124,13 @@ async fn serve(args: &UpArgs, ui: &Ui) -> Result<u8, Failure> {
     let mut events = hosted.handle().events();
     let teller = ui.clone();
     let telling = tokio::spawn(async move {
-        while let Ok(event) = events.recv().await {
-            super::tell(&teller, &event);
+        loop {
+            match events.recv().await {
+                Ok(event) => super::tell(&teller, &event),
+                // Somebody was slow to read; the newest is still news.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => break,
+            }
         }
     });
     let reason = tokio::select! {

@@ -3,11 +3,14 @@
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, FileExt},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
+
+use rustix::fs::OFlags;
+use tokio::task::spawn_blocking;
 
 use super::{BoxFuture, Entry, EntryName, Rendezvous, RendezvousError};
 use crate::session::MAX_SEALED;
@@ -16,13 +19,13 @@ use crate::session::MAX_SEALED;
 ///
 /// A file's time of modification is its lease. It is compared with the time of a file written just now into the same
 /// directory, not with this machine's clock: over NFS the server's clock sets both.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Directory {
     path: PathBuf,
     lease: Duration,
     /// What is written to learn the time. It has no name, and is kept: to make and remove one for each look costs a file system
     /// more than all else of the look.
-    clock: Mutex<Option<File>>,
+    clock: Arc<Mutex<Option<File>>>,
 }
 
 impl Directory {
@@ -35,7 +38,7 @@ impl Directory {
         let directory = Self {
             path: path.to_owned(),
             lease,
-            clock: Mutex::default(),
+            clock: Arc::default(),
         };
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         // Writing is tried now, so that a person learns of a wrong path at the start.
@@ -50,6 +53,18 @@ impl Directory {
             what: self.describe(),
             source,
         }
+    }
+
+    /// Does it on a thread that may wait: a dead NFS server must not take one that carries links and jobs.
+    async fn apart<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, RendezvousError> {
+        let here = self.clone();
+        let done = spawn_blocking(move || work(&here)).await;
+        let done = done.unwrap_or_else(|error| Err(io::Error::other(error)));
+        done.map_err(|source| self.failed(doing, source))
     }
 
     fn path_of(&self, name: &EntryName) -> PathBuf {
@@ -100,6 +115,9 @@ impl Directory {
         let mut names = Vec::new();
         for file in fs::read_dir(&self.path)? {
             let file = file?;
+            if !file.file_type().is_ok_and(|kind| kind.is_file()) {
+                continue;
+            }
             let parsed = file.file_name().to_str().and_then(|name| name.parse().ok());
             // A file that vanished between the two calls was withdrawn.
             if let (Some(name), Ok(modified)) =
@@ -112,9 +130,8 @@ impl Directory {
     }
 
     fn fetch_now(&self, name: &EntryName) -> io::Result<Option<Vec<u8>>> {
-        let file = match File::open(self.path_of(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
+        let Some(file) = open_entry(&self.path_of(name), File::options().read(true))? else {
+            return Ok(None);
         };
         let mut bytes = Vec::new();
         // One byte over the limit is enough to be refused; a stranger's large file is not read into memory.
@@ -123,57 +140,46 @@ impl Directory {
     }
 
     fn renew_now(&self, name: &EntryName) -> io::Result<bool> {
-        let path = self.path_of(name);
-        let file = match File::options().append(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            opened => opened?,
+        let Some(file) = open_entry(&self.path_of(name), File::options().append(true))? else {
+            return Ok(false);
         };
         file.set_modified(self.file_time_now()?)?;
         Ok(true)
     }
 }
 
-/// The calls are few and small; a directory that blocks (a dead NFS server) blocks only the exchange's own thread.
 impl Rendezvous for Directory {
     fn publish<'a>(
         &'a self,
         name: &'a EntryName,
         sealed: &'a [u8],
     ) -> BoxFuture<'a, Result<(), RendezvousError>> {
-        Box::pin(async move {
-            self.publish_now(name, sealed)
-                .map_err(|source| self.failed("publish in", source))
-        })
+        let (name, sealed) = (name.clone(), sealed.to_vec());
+        Box::pin(self.apart("publish in", move |here| here.publish_now(&name, &sealed)))
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Entry>, RendezvousError>> {
-        Box::pin(async move {
-            self.list_now()
-                .map_err(|source| self.failed("list", source))
-        })
+        Box::pin(self.apart("list", Self::list_now))
     }
 
     fn fetch<'a>(
         &'a self,
         entry: &'a Entry,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, RendezvousError>> {
-        Box::pin(async move {
-            self.fetch_now(&entry.name)
-                .map_err(|source| self.failed("read an entry of", source))
-        })
+        let name = entry.name.clone();
+        Box::pin(self.apart("read an entry of", move |here| here.fetch_now(&name)))
     }
 
     fn renew<'a>(&'a self, name: &'a EntryName) -> BoxFuture<'a, Result<bool, RendezvousError>> {
-        Box::pin(async move {
-            self.renew_now(name)
-                .map_err(|source| self.failed("renew an entry of", source))
-        })
+        let name = name.clone();
+        Box::pin(self.apart("renew an entry of", move |here| here.renew_now(&name)))
     }
 
     fn withdraw<'a>(&'a self, name: &'a EntryName) -> BoxFuture<'a, Result<(), RendezvousError>> {
-        Box::pin(async move {
-            remove(&self.path_of(name)).map_err(|source| self.failed("remove an entry of", source))
-        })
+        let name = name.clone();
+        Box::pin(self.apart("remove an entry of", move |here| {
+            remove(&here.path_of(&name))
+        }))
     }
 
     fn poll_interval(&self, quick: bool) -> Duration {
@@ -191,6 +197,29 @@ fn written_now(file: &File) -> io::Result<SystemTime> {
     file.metadata()?.modified()
 }
 
+/// An entry, if it is there and a file. What else a stranger may have put there is not waited for (a pipe), nor followed (a link).
+fn open_entry(path: &Path, options: &mut fs::OpenOptions) -> io::Result<Option<File>> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits();
+    match options.custom_flags(flags.cast_signed()).open(path) {
+        Ok(file) if file.metadata()?.is_file() => Ok(Some(file)),
+        Ok(_) => Ok(None),
+        // A link, or a pipe that nobody reads.
+        Err(error) if is_no_file(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_no_file(error: &io::Error) -> bool {
+    let code = error
+        .raw_os_error()
+        .map(rustix::io::Errno::from_raw_os_error);
+    error.kind() == io::ErrorKind::NotFound
+        || matches!(
+            code,
+            Some(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO)
+        )
+}
+
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -206,7 +235,7 @@ const FORGOTTEN: u32 = 20;
 
 /// Listing a directory of a few files takes microseconds; a person who starts two commands waits for this.
 const QUICK: Duration = Duration::from_millis(200);
-const CALM: Duration = Duration::from_secs(1);
+const CALM: Duration = Duration::from_secs(2);
 
 /// Marks files that are being written; no entry's name begins so.
 const TEMPORARY: &str = ".writing-";
@@ -243,6 +272,24 @@ mod tests {
             0,
             "no temporary file is left"
         );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn pipes_and_links_are_no_entries_and_keep_nobody() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = Directory::open(tmp.path()).unwrap();
+        let pipe = dir.path_of(&name("pipe", 1));
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), dir.path_of(&name("link", 1))).unwrap();
+        dir.publish(&name("w", 1), b"x").await.unwrap();
+        assert_eq!(dir.list().await.unwrap(), [entry("w", 1)]);
+        for node in ["pipe", "link"] {
+            assert_eq!(dir.fetch(&entry(node, 1)).await.unwrap(), None);
+            assert!(!dir.renew(&name(node, 1)).await.unwrap());
+        }
     }
 
     #[tokio::test]

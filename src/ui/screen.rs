@@ -114,7 +114,7 @@ impl Screen {
 
     /// Text that has its form already.
     pub fn verbatim(&mut self, text: &str) -> String {
-        self.erase() + text
+        self.erase() + &disarmed(text)
     }
 
     /// How far the work is: redrawn in place on a terminal, else a line when the last one is some time ago and said something else.
@@ -205,8 +205,9 @@ const SPARSE: Duration = Duration::from_secs(10);
 /// What terminals that do not tell their width have.
 const DEFAULT_WIDTH: usize = 80;
 
-/// The text without control characters: it may be a peer's, and a terminal obeys them.
-fn clean(text: &str) -> String {
+/// The text without control characters: it may be a peer's, and a terminal obeys them. GitHub's runner obeys `##[command]` wherever it
+/// stands in a line.
+pub fn clean(text: &str) -> String {
     let shown = |c: char| {
         if c.is_control() && c != '\t' {
             '\u{fffd}'
@@ -214,7 +215,12 @@ fn clean(text: &str) -> String {
             c
         }
     };
-    text.chars().map(shown).collect()
+    let text: String = text.chars().map(shown).collect();
+    disarmed(&text)
+}
+
+fn disarmed(text: &str) -> String {
+    text.replace("##[", "##\u{200b}[")
 }
 
 /// The first `width` characters, the last an ellipsis if some are missing.
@@ -335,6 +341,13 @@ mod tests {
             screen.say("evil\x1b[2J\rname\n::error::x"),
             "distmesh: evil\u{fffd}[2J\u{fffd}name\ndistmesh: ::error::x\n"
         );
+        for written in [
+            screen.say("it leaves: ##[set-env name=a]b"),
+            screen.warn("##[save-state name=a]b"),
+            screen.verbatim("debug: ##[error]x\n"),
+        ] {
+            assert!(!written.contains("##["), "{written}");
+        }
     }
 
     #[test]

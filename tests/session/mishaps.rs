@@ -314,6 +314,14 @@ fn a_build_whose_session_does_not_answer_is_a_build_all_the_same() {
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     let pid = Pid::from_raw(status["pid"].as_i64().unwrap() as i32).unwrap();
     kill_process(pid, Signal::STOP).unwrap();
+    // Each of its threads stops when it is next looked at.
+    until("the session is stopped", || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid())).unwrap();
+        tasks.flatten().all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat"));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        })
+    });
     let built = cluster.run(cluster.build_command(project.path(), &[], &["make"]));
     kill_process(pid, Signal::KILL).unwrap();
     says(&built.exits(0).stderr(), &["on this machine alone"]);

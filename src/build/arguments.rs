@@ -94,14 +94,29 @@ const CHANGING: &[&str] = &[
     "GCC_EXEC_PREFIX",
     "CCC_OVERRIDE_OPTIONS",
     "QA_OVERRIDE_GCC3_OPTIONS",
-    "MACOSX_DEPLOYMENT_TARGET",
 ];
 const CHANGING_PREFIX: &[&str] = &["NIX_CFLAGS_COMPILE", "NIX_HARDENING_ENABLE"];
 
-/// Whether a variable of this name changes what a compiler makes, apart from what it preprocesses.
+/// Apple's compilers take it where no argument says it, as CMake does.
+const DEPLOYMENT_TARGET: &str = "MACOSX_DEPLOYMENT_TARGET";
+const SAY_DEPLOYMENT_TARGET: &[&str] = &[
+    "-mmacosx-version-min=",
+    "-mmacos-version-min=",
+    "-mtargetos=",
+];
+
+/// Whether a variable of this name changes what a compiler called so makes, apart from what it preprocesses.
 #[must_use]
-pub fn changes_the_compiler(variable: &str) -> bool {
+pub fn changes_the_compiler(variable: &str, args: &[String]) -> bool {
+    let says_target = || {
+        args.iter().any(|arg| {
+            SAY_DEPLOYMENT_TARGET
+                .iter()
+                .any(|option| arg.starts_with(option))
+        })
+    };
     CHANGING.contains(&variable)
+        || variable == DEPLOYMENT_TARGET && !says_target()
         || CHANGING_PREFIX
             .iter()
             .any(|prefix| variable.starts_with(prefix))
@@ -406,11 +421,14 @@ mod tests {
             "COMPILER_PATH",
             "NIX_HARDENING_ENABLE_x86_64_unknown_linux_gnu",
         ] {
-            assert!(changes_the_compiler(name), "{name}");
+            assert!(changes_the_compiler(name, &[]), "{name}");
         }
         for name in ["CPATH", "PATH", "SOURCE_DATE_EPOCH", "LIBRARY_PATH"] {
-            assert!(!changes_the_compiler(name), "{name}");
+            assert!(!changes_the_compiler(name, &[]), "{name}");
         }
+        let says = words("-mmacosx-version-min=11.0 -c a.c");
+        assert!(changes_the_compiler(DEPLOYMENT_TARGET, &words("-c a.c")));
+        assert!(!changes_the_compiler(DEPLOYMENT_TARGET, &says));
     }
 
     #[test]

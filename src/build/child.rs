@@ -30,6 +30,7 @@ const OURS: &[&str] = &[
     "DISTMESH_BUILD_DIR",
     "DISTMESH_EXE",
     "DISTMESH_MAKE",
+    "DISTMESH_JOBS",
     NAMED_TOOL,
     "DISTMESH_WITHIN",
 ];

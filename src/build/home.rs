@@ -295,6 +295,13 @@ struct Mean {
 
 impl Mean {
     fn add(&mut self, value: f64) {
+        // A stopped terminal, a dead file system: what stood still for minutes says nothing of the next compile.
+        let known = self.count >= ENOUGH_TO_DOUBT && self.value > 0.0;
+        let value = if known {
+            value.min(self.value * DOUBTFUL)
+        } else {
+            value
+        };
         self.count = self.count.saturating_add(1);
         let weight = NEWEST.max(1.0 / f64::from(self.count));
         self.value += weight * (value - self.value);
@@ -305,6 +312,9 @@ impl Mean {
     }
 }
 
+/// After so many values one that is so many times the mean counts as if it were no more.
+const ENOUGH_TO_DOUBT: u32 = 8;
+const DOUBTFUL: f64 = 4.0;
 /// What starting a shim and distcc takes, measured at 5 ms on an idle core: it comes before the request begins.
 const CLIENT: Duration = Duration::from_millis(5);
 /// A source takes ten times as long as another, so no single one decides.
@@ -378,6 +388,20 @@ mod tests {
                 ran: ms(ran),
             });
         }
+    }
+
+    /// Two clients were preprocessing when somebody stopped the terminal for five minutes.
+    #[test]
+    fn what_stood_still_decides_nothing() {
+        let mut home = Home::default();
+        send(&mut home, 20, 300, 2_000);
+        for _ in 0..ENOUGH_SAMPLES {
+            home.handle_compiled(Permit::Ordinary, ms(1_000), None);
+        }
+        send(&mut home, 2, 300_000, 2_000);
+        assert!(!home.stays());
+        send(&mut home, 40, 3_000, 2_000);
+        assert!(home.stays(), "what lasts does");
     }
 
     #[test]

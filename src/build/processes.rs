@@ -72,7 +72,8 @@ pub(super) fn leaves(root: u32, except: Option<&str>) -> u32 {
     u32::try_from(leaves.count()).unwrap_or(u32::MAX)
 }
 
-/// How many jobs may run below `root`. A process that takes tokens itself, as rustc and some linkers do, has a thread for each.
+/// How many jobs may run below `root`. A process that takes tokens itself, as rustc and some linkers do, has a thread for each; where
+/// nobody tells them, it counts once.
 pub(super) fn jobs(root: u32) -> u32 {
     if !processes::are_told() {
         return Processes::now().leaves(root, None);

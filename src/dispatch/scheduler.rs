@@ -134,8 +134,9 @@ pub struct Scheduler {
     /// Seconds per unit of cost over all workers, smoothed, and from how many answers.
     typical: f64,
     answers: u32,
-    /// Cost of a job, smoothed; 0 before the first.
+    /// Cost of a job, smoothed; 0 before the first. And from how many jobs.
     usual_cost: f64,
+    costs: u32,
     /// Seconds that a job of usual cost takes on the machine that it comes from.
     at_home: Option<f64>,
 }
@@ -178,8 +179,7 @@ impl Scheduler {
         };
         let expected = self.expected(new.cost()).unwrap_or_default();
         new.begin_by -= expected * HASTE;
-        let weight = if self.usual_cost > 0.0 { NEWEST } else { 1.0 };
-        self.usual_cost += weight * (new.cost() - self.usual_cost);
+        self.note_usual_cost(new.cost());
         self.waiting.insert(new.turn(job));
         self.jobs.insert(job, new);
         self.serve_waiting(now);
@@ -295,6 +295,17 @@ impl Scheduler {
             false => worker.can.slots,
         };
         worker.standing.useful_slots(slots, self.typical, now)
+    }
+
+    /// A generated source may be a hundred times as long as others: it counts as one that is four times as long.
+    fn note_usual_cost(&mut self, cost: f64) {
+        let most = match self.costs >= ENOUGH {
+            true => self.usual_cost * COUNTS_AT_MOST,
+            false => f64::INFINITY,
+        };
+        self.costs = self.costs.saturating_add(1);
+        let weight = NEWEST.max(1.0 / f64::from(self.costs));
+        self.usual_cost += weight * (cost.min(most) - self.usual_cost);
     }
 
     fn note_typical(&mut self, pace: f64) {
@@ -487,6 +498,7 @@ const MAX_ATTEMPTS: usize = 4;
 const NEWEST: f64 = 0.05;
 /// Answers before a prediction is worth anything.
 const ENOUGH: u32 = 8;
+const COUNTS_AT_MOST: f64 = 4.0;
 /// What a compile takes besides its source, counted in bytes of source: starting the compiler and the way there.
 const FIXED_COST: f64 = 10_000.0;
 /// What a compressed byte of the request weighs beside one of the source itself.
@@ -629,6 +641,18 @@ mod tests {
             worker: peer(worker),
             hedge: true,
         }
+    }
+
+    #[test]
+    fn a_source_that_is_out_of_all_proportion_does_not_say_what_is_usual() {
+        let mut scheduler = Scheduler::default();
+        (0..40).for_each(|_| scheduler.note_usual_cost(75_000.0));
+        scheduler.note_usual_cost(9_300_000.0);
+        assert!(scheduler.usual_cost < 90_000.0, "{}", scheduler.usual_cost);
+        let mut scheduler = Scheduler::default();
+        scheduler.note_usual_cost(9_300_000.0);
+        (0..99).for_each(|_| scheduler.note_usual_cost(75_000.0));
+        assert!(scheduler.usual_cost < 150_000.0, "{}", scheduler.usual_cost);
     }
 
     #[test]

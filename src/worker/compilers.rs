@@ -75,15 +75,15 @@ impl Keeper {
         self.allow();
         self.desk.offer_compilers(&self.catalogue, false);
         if !self.catalogue.has_failed() {
-            // The same may come again, and is news then.
-            self.troubles.clear();
+            // What is mended may come again, and is news then.
+            self.troubles.retain(|old| troubles.contains(old));
         }
         let new = troubles.into_iter();
         let new: Vec<_> = new.filter(|new| !self.troubles.contains(new)).collect();
         for trouble in &new {
             self.tell(trouble.clone());
         }
-        let troubled = !new.is_empty();
+        let troubled = self.catalogue.has_failed() && !new.is_empty();
         self.troubles.extend(new);
         let excess = self.troubles.len().saturating_sub(MOST_TROUBLES);
         self.troubles.drain(..excess);

@@ -84,6 +84,41 @@ async fn a_make_that_is_named_by_its_path_is_as_parallel_as_any() {
     assert_eq!((told.outcome.exit, stage.most("seen")), (0, 2));
 }
 
+/// The `-j` of its first start is not in the arguments that it executes itself with.
+#[tokio::test]
+async fn a_make_that_begins_anew_keeps_to_what_it_was_told() {
+    let makefile = "-include gen.mk\nall: 1 2 3 4 5 6\ngen.mk:\n\t@echo '#' >gen.mk\n1 2 3 4 5 6:\n\t@sh ./count.sh $@\n";
+    for (call, most) in [
+        ("make -j2", 2),
+        ("make -j1", 1),
+        ("MAKEFLAGS=-j2 make", 2),
+        ("MAKEFLAGS=-j1 make", 1),
+        ("make", 5),
+    ] {
+        let mut stage = Stage::new(&[("Makefile", makefile), ("count.sh", COUNT)]);
+        stage.options.local_slots = 5;
+        let told = stage.build(&format!("({call}) >log"), 0).await;
+        assert_eq!((told.outcome.exit, stage.most("seen")), (0, most), "{call}");
+    }
+}
+
+/// A wrapper for ninja may be called ninja, and one for make look for make by itself.
+#[tokio::test]
+async fn a_make_that_is_a_script_and_looks_for_make_finds_one() {
+    let script =
+        "#!/bin/sh\ncd \"$(dirname \"$0\")\" && exec \"$(command -v make)\" --version >version\n";
+    let stage = Stage::new(&[("make", script)]);
+    let at = stage.path("make");
+    std::fs::set_permissions(&at, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let options = BuildOptions {
+        command: vec![at.into()],
+        ..stage.options.clone()
+    };
+    let told = stage.try_build(options, Load::default()).await.unwrap();
+    assert_eq!(told.outcome.exit, 0);
+    assert!(stage.read("version").starts_with("GNU Make"));
+}
+
 /// A wrapper for ninja may be called ninja.
 #[tokio::test]
 async fn a_script_of_a_tool_s_name_finds_the_tool_behind_it() {

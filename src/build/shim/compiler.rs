@@ -107,7 +107,7 @@ fn judge(real: &Path, words: &[String], state: &State) -> CompileSeen {
 fn surroundings(real: &Path, words: &[String]) -> Option<String> {
     let changes = |name: &OsString| {
         let name = name.to_str()?;
-        changes_the_compiler(name).then(|| format!("{name} changes what the compiler makes"))
+        changes_the_compiler(name, words).then(|| format!("{name} changes what the compiler makes"))
     };
     // A precompiled header that clang would take, and that its preprocessor takes, too, so that a worker would lack what it declares.
     let precompiled = || {

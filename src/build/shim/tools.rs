@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::IntoRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ use super::{NAMED_TOOL, Place, execute, text_variable, texts, variable};
 /// Names the directory of the make above us, or says that it is serial.
 const MAKE: &str = "DISTMESH_MAKE";
 const SERIAL: &str = "serial";
+/// The process that is a make, and what it was told of jobs.
+const JOBS: &str = "DISTMESH_JOBS";
 
 /// A tool as it was called.
 pub(super) struct Call<'a> {
@@ -51,7 +53,10 @@ impl Call<'_> {
         // CMake finds its own files, and the path that it writes into a tree, by this.
         if ["make", "gmake"].contains(&self.name) {
             command.arg0(&self.called);
-        } else {
+        }
+        // Sub-makes are called by our link. A script calls whatever is behind it on PATH, or our link there.
+        let keeps = ["make", "gmake"].contains(&self.name) && !is_script(&self.real);
+        if !keeps {
             command.env_remove(NAMED_TOOL);
         }
         command.args(args);
@@ -97,11 +102,16 @@ impl Shop<'_> {
         let flags = Flags::parse(&text_variable("MAKEFLAGS").unwrap_or_default());
         let gnu = Flags::parse(&text_variable("GNUMAKEFLAGS").unwrap_or_default());
         let above = variable(MAKE).filter(|_| variable("MAKELEVEL").is_some());
-        // Under a make of ours, `-j` in MAKEFLAGS is ours too.
-        let jobs = match above {
-            Some(_) => start.jobs,
-            None => start.jobs.or(flags.jobs).or(gnu.jobs),
+        // Under a make of ours, `-j` in MAKEFLAGS is ours too. One that has rebuilt a makefile executes itself again, without the `-j`
+        // that was taken from it.
+        let jobs = match (said_before(), &above) {
+            (Some(jobs), _) => jobs,
+            (None, Some(_)) => start.jobs,
+            (None, None) => start.jobs.or(flags.jobs).or(gnu.jobs),
         };
+        for command in [&mut start.command, &mut typed] {
+            command.env(JOBS, remembered(jobs));
+        }
         let below_serial = above.as_deref() == Some(OsStr::new(SERIAL));
         if jobs.is_serial() || (below_serial && jobs == Jobs::Unsaid) {
             self.begin(std::process::id(), Some(1), above.is_some());
@@ -341,6 +351,36 @@ const LAUNCHERS: [&str; 2] = ["CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_L
 fn own_launcher(name: &str, ours: &Path) -> Option<String> {
     let own = text_variable(name)?;
     (!own.is_empty() && Path::new(&own) != ours).then_some(own)
+}
+
+/// What this very process was told of jobs, when it began.
+fn said_before() -> Option<Jobs> {
+    let text = text_variable(JOBS)?;
+    let (process, jobs) = text.split_once(':')?;
+    if process.parse() != Ok(std::process::id()) {
+        return None;
+    }
+    match jobs {
+        "" => Some(Jobs::Unsaid),
+        "*" => Some(Jobs::Unlimited),
+        number => number.parse().ok().map(Jobs::AtMost),
+    }
+}
+
+fn remembered(jobs: Jobs) -> String {
+    let process = std::process::id();
+    match jobs {
+        Jobs::Unsaid => format!("{process}:"),
+        Jobs::Unlimited => format!("{process}:*"),
+        Jobs::AtMost(most) => format!("{process}:{most}"),
+    }
+}
+
+/// Asked only where a tool was named by its path.
+fn is_script(program: &Path) -> bool {
+    let mut start = [0; 2];
+    let read = || File::open(program)?.read_exact(&mut start);
+    variable(NAMED_TOOL).is_some() && { read }().is_ok() && start == *b"#!"
 }
 
 /// Opens the pipes for the make that we become, and names them as it wants to have them named.

@@ -33,7 +33,7 @@ pub(super) struct Catalogue {
     copies: BTreeMap<Entry, Found>,
     fetches: BTreeMap<u64, Backoff>,
     others: Vec<Found>,
-    primaries: BTreeSet<NodeName>,
+    primaries: BTreeMap<NodeName, u64>,
     mine: Vec<Mine>,
     /// Names that the current entry has used up.
     used: (Option<EntryName>, u32),
@@ -57,7 +57,7 @@ impl Catalogue {
             copies: BTreeMap::new(),
             fetches: BTreeMap::new(),
             others: Vec::new(),
-            primaries: BTreeSet::new(),
+            primaries: BTreeMap::new(),
             mine: Vec::new(),
             used: (None, 0),
         }
@@ -89,7 +89,7 @@ impl Catalogue {
     fn note_primary(&mut self, name: &EntryName) {
         let room = self.primaries.len() < MAX_PRIMARIES;
         if name.role == Role::Primary && name.session == self.session && room {
-            self.primaries.insert(name.node.clone());
+            self.primaries.insert(name.node.clone(), name.start_ms);
         }
     }
 
@@ -166,8 +166,8 @@ impl Catalogue {
         found
     }
 
-    /// The labels of all primaries of our session that were ever listed.
-    pub(super) fn primaries(&self) -> &BTreeSet<NodeName> {
+    /// The labels of all primaries of our session that were ever listed, and when they started.
+    pub(super) fn primaries(&self) -> &BTreeMap<NodeName, u64> {
         &self.primaries
     }
 }
@@ -222,7 +222,7 @@ mod tests {
             found(5, "distmesh-linux"),
         ]);
         assert_eq!(listed(&catalogue), [2, 3], "duplicates are copies");
-        let primaries: Vec<_> = catalogue.primaries().iter().map(NodeName::as_str).collect();
+        let primaries: Vec<_> = catalogue.primaries().keys().map(NodeName::as_str).collect();
         assert_eq!(primaries, ["p"]);
         let released = |pattern: &str| catalogue.released(&pattern.parse().unwrap()).len();
         assert_eq!((released("release"), released("distmesh-*")), (1, 1));
@@ -240,7 +240,7 @@ mod tests {
         for (session, primary) in [(ours, "p"), ("other".parse().unwrap(), "q")] {
             let mut catalogue = Catalogue::new(catalogue().scope, session);
             catalogue.handle_list(list());
-            let primaries: Vec<_> = catalogue.primaries().iter().map(NodeName::as_str).collect();
+            let primaries: Vec<_> = catalogue.primaries().keys().map(NodeName::as_str).collect();
             assert_eq!(primaries, [primary]);
         }
     }

@@ -1,5 +1,7 @@
 //! What is asked of the REST API, and what it answers. Own types: they read only what is used. Pure.
 
+use std::time::UNIX_EPOCH;
+
 use serde::Deserialize;
 
 use super::run::Run;
@@ -79,6 +81,8 @@ pub(super) struct Job {
     pub(super) status: String,
     #[serde(default)]
     pub(super) conclusion: Option<String>,
+    #[serde(default)]
+    pub(super) started_at: Option<String>,
     /// Empty until the job has a runner.
     #[serde(default)]
     pub(super) runner_name: Option<String>,
@@ -88,6 +92,12 @@ impl Job {
     /// How the job ended, if it has.
     pub(super) fn ended(&self) -> Option<&str> {
         (self.status == "completed").then(|| self.conclusion.as_deref().unwrap_or("completed"))
+    }
+
+    fn started_ms(&self) -> Option<u64> {
+        let started = humantime::parse_rfc3339(self.started_at.as_deref()?).ok()?;
+        let since = started.duration_since(UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_millis()).ok()
     }
 
     /// True when the job runs on the runner that gave this node its name.
@@ -102,6 +112,28 @@ impl Job {
         })
     }
 }
+
+/// How the job has ended, of all that one runner did, in which a node started then, in milliseconds of Unix time. A hosted runner has one
+/// job. One of one's own has one after the other: it is the last that had begun; where nobody says when they began, all have to end.
+pub(super) fn ended<'a>(jobs: &[&'a Job], start_ms: u64) -> Option<&'a str> {
+    let begun: Option<Vec<_>> = jobs
+        .iter()
+        .map(|job| Some((job.started_ms()?, *job)))
+        .collect();
+    let before = begun.into_iter().flatten();
+    let before = before.filter(|(began, _)| *began <= start_ms.saturating_add(SKEW_MS));
+    match before.max_by_key(|(began, _)| *began) {
+        Some((_, job)) => job.ended(),
+        None => jobs
+            .iter()
+            .map(|job| job.ended())
+            .collect::<Option<Vec<_>>>()?
+            .pop(),
+    }
+}
+
+/// GitHub's clock and the runner's differ by less; a job that follows begins later, for the node has lived.
+const SKEW_MS: u64 = 2_000;
 
 /// A runner's name as the beginning of a node's.
 pub fn runner_label(runner: &str) -> String {
@@ -127,6 +159,21 @@ mod tests {
 
     fn job(json: &str) -> Job {
         serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn of_a_runners_jobs_the_one_counts_in_which_the_node_started() {
+        let at = |minute: u64, status: &str| {
+            job(&format!(
+                r#"{{"status":"{status}","conclusion":"{status}","started_at":"1970-01-01T00:{minute:02}:00Z"}}"#
+            ))
+        };
+        let jobs = [at(1, "completed"), at(5, "in_progress"), at(3, "completed")];
+        let all: Vec<_> = jobs.iter().collect();
+        let ended = |minute: u64| ended(&all, minute * 60_000 + 20_000);
+        assert_eq!(ended(3), Some("completed"), "a later job does not count");
+        assert_eq!(ended(5), None);
+        assert_eq!(ended(0), None, "before all of them: all have to end");
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::{
         ambient::{jitter, lock, now},
         retry::{Backoff, CALM, pace, swayed},
     },
-    session::{MAX_SEALED, NodeName, SessionName},
+    session::{MAX_SEALED, SessionName},
 };
 
 /// The artifacts of one attempt of a run.
@@ -107,10 +107,9 @@ impl GitHub {
         lock(&self.catalogue).primaries().len()
     }
 
-    /// How the jobs of all primaries that were ever seen have ended; `None` while one has not, or nothing is known. A runner that
-    /// serves several jobs of the run, as a self-hosted one may, does not tell which of them is the primary's: then all have to end.
+    /// How the jobs of all primaries that were ever seen have ended; `None` while one has not, or nothing is known.
     pub async fn primaries_ended(&self) -> Option<String> {
-        let primaries: Vec<NodeName> = lock(&self.catalogue).primaries().iter().cloned().collect();
+        let primaries = lock(&self.catalogue).primaries().clone();
         if primaries.is_empty() {
             return None;
         }
@@ -121,11 +120,9 @@ impl GitHub {
         let jobs = jobs
             .inspect_err(|error| tracing::debug!(%error, "no jobs"))
             .ok()?;
-        let ended = primaries.iter().map(|primary| {
-            let jobs = jobs.iter().filter(|job| job.runs(primary));
-            jobs.map(rest::Job::ended)
-                .collect::<Option<Vec<_>>>()?
-                .pop()
+        let ended = primaries.iter().map(|(primary, start_ms)| {
+            let jobs: Vec<_> = jobs.iter().filter(|job| job.runs(primary)).collect();
+            rest::ended(&jobs, *start_ms)
         });
         let ended: Vec<&str> = ended.collect::<Option<_>>()?;
         ended.last().map(|conclusion| (*conclusion).to_owned())

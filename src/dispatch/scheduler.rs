@@ -130,6 +130,8 @@ pub struct Scheduler {
     jobs: BTreeMap<JobId, Job>,
     /// Jobs without an attempt.
     waiting: BTreeSet<Turn>,
+    /// Jobs whose attempt is in doubt, and for which no slot was free.
+    overdue: BTreeSet<JobId>,
     decisions: VecDeque<Decision>,
     /// Seconds per unit of cost over all workers, smoothed, and from how many answers.
     typical: f64,
@@ -375,6 +377,7 @@ impl Scheduler {
 
     /// Gives every job without an attempt one, each in its turn.
     fn serve_waiting(&mut self, now: Instant) {
+        self.double_overdue(now);
         // Jobs of one compiler have the same workers: when those are busy, they are for all of them.
         let mut busy = BTreeSet::new();
         for Turn { job: id, .. } in self.waiting.clone() {
@@ -817,6 +820,46 @@ mod tests {
         assert_eq!(answered, 40);
         assert!(desk.s.jobs.is_empty());
         assert!(benched);
+    }
+
+    /// While others wait a free slot never lies idle until the next look.
+    #[test]
+    fn a_stuck_job_does_not_wait_until_the_queue_is_empty() {
+        let mut desk = Desk::new(&[(1, 2), (2, 2)]);
+        desk.practise();
+        (1..=80).for_each(|id| desk.job(id));
+        let is_on = |desk: &Desk, id: u64, worker: u8| {
+            let job = desk.s.jobs.get(&JobId(id));
+            job.is_some_and(|job| job.attempts.iter().any(|a| a.on == peer(worker)))
+        };
+        let stuck: Vec<u64> = (1..=80).filter(|id| is_on(&desk, *id, 1)).collect();
+        for _ in 0..20 {
+            desk.wait(secs(1));
+            let running: Vec<_> = desk.s.workers[&peer(2)].running.iter().copied().collect();
+            for job in running {
+                desk.s.handle_done(job, peer(2), 1.0, desk.now);
+            }
+        }
+        assert!(!desk.s.waiting.is_empty(), "the queue is still long");
+        let open = stuck
+            .iter()
+            .filter(|id| desk.s.jobs.contains_key(&JobId(**id)));
+        assert_eq!(open.count(), 0);
+    }
+
+    #[test]
+    fn a_job_at_two_silent_workers_goes_to_a_third_or_home() {
+        let mut desk = Desk::new(&[(1, 1), (2, 1)]);
+        desk.job(1);
+        desk.drain();
+        desk.worker(1, 1, Presence::Silent);
+        desk.worker(2, 1, Presence::Silent);
+        assert!(desk.s.is_stranded(JobId(1)), "nobody else is there");
+        desk.worker(3, 1, Presence::Live);
+        let job = &desk.s.jobs[&JobId(1)];
+        assert!(job.attempts.iter().any(|attempt| attempt.on == peer(3)));
+        assert_eq!(job.attempts.len(), 2);
+        assert!(!desk.s.is_stranded(JobId(1)));
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Attempt, Choice, ENOUGH, Job, LONGEST, Presence, Scheduler, Worker};
+use super::{Attempt, Choice, Decision, ENOUGH, Job, JobId, LONGEST, Presence, Scheduler, Worker};
 use crate::session::PeerId;
 
 impl Scheduler {
     /// Gives a second attempt to jobs whose only one is in doubt.
     pub(super) fn double_doubtful(&mut self, now: Instant) {
+        self.overdue.clear();
         let mut doubtful: Vec<_> = self
             .jobs
             .iter()
@@ -29,13 +30,49 @@ impl Scheduler {
             };
             match self.choose(job, now) {
                 Choice::Worker(worker) if allowed(worker) => {
-                    self.assign(id, worker, hedge, now);
+                    self.double(id, worker, hedge, now);
                     hedges += usize::from(hedge);
                 }
                 Choice::Nobody if doubt == Doubt::Silent => self.set_stranded(id, true),
-                Choice::Worker(_) | Choice::Wait | Choice::Nobody => self.set_stranded(id, false),
+                Choice::Worker(_) | Choice::Wait | Choice::Nobody => {
+                    self.set_stranded(id, false);
+                    // A slot that becomes free goes to who waits in the same moment: to this one first.
+                    let quota = hedges + self.overdue.len() < most;
+                    if doubt == Doubt::Silent || doubt == Doubt::Stuck && quota {
+                        self.overdue.insert(id);
+                    }
+                }
             }
         }
+    }
+
+    /// Gives those a slot first for which there was none when they were found.
+    pub(super) fn double_overdue(&mut self, now: Instant) {
+        for id in std::mem::take(&mut self.overdue) {
+            let Some(job) = self.jobs.get(&id) else {
+                continue;
+            };
+            let doubt = self.doubt(job, now);
+            match (doubt, self.choose(job, now)) {
+                (Some(doubt @ (Doubt::Silent | Doubt::Stuck)), Choice::Worker(worker)) => {
+                    self.double(id, worker, doubt != Doubt::Silent, now);
+                }
+                (Some(_), _) => drop(self.overdue.insert(id)),
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Two attempts at a time are enough: of two at silent workers the older one ends.
+    fn double(&mut self, id: JobId, worker: PeerId, hedge: bool, now: Instant) {
+        let attempts = self.jobs.get(&id).map(|job| job.attempts.as_slice());
+        if let Some([oldest, _]) = attempts {
+            let worker = oldest.on;
+            self.end_attempt(id, worker);
+            self.decisions
+                .push_back(Decision::Abandon { job: id, worker });
+        }
+        self.assign(id, worker, hedge, now);
     }
 
     /// A race costs nobody anything. A slot is not a core: with more of them than that, each further job slows the others.
@@ -44,15 +81,18 @@ impl Scheduler {
         worker.is_some_and(|worker| worker.running.len() * 2 < worker.can.slots as usize)
     }
 
-    /// Why a job's only attempt is in doubt, if it is.
+    /// Why a job's attempt is in doubt, if it is; of two, both have to be at workers that are silent.
     fn doubt(&self, job: &Job, now: Instant) -> Option<Doubt> {
+        let is_silent = |attempt: &Attempt| {
+            let worker = self.workers.get(&attempt.on);
+            worker.is_some_and(|worker| worker.can.presence == Presence::Silent)
+        };
+        if !job.attempts.is_empty() && job.attempts.iter().all(is_silent) {
+            return Some(Doubt::Silent);
+        }
         let [attempt] = job.attempts[..] else {
             return None;
         };
-        let worker = self.workers.get(&attempt.on)?;
-        if worker.can.presence == Presence::Silent {
-            return Some(Doubt::Silent);
-        }
         if self.is_stuck(attempt, job.cost(), now) {
             return Some(Doubt::Stuck);
         }

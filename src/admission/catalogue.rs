@@ -99,8 +99,8 @@ impl Catalogue {
         self.directories.is_current() && stamps.all(Stamp::is_current)
     }
 
-    /// Whether this compiler is still the one that was identified, for whatever target.
-    /// What its files are is the answer, so that one that was replaced and asked anew is not taken for it.
+    /// The files of this compiler, if it is still the one that was identified, for whatever target. One that was replaced and asked anew
+    /// has others.
     pub fn vouches_for(&self, path: &str) -> Option<Stamp> {
         let path = Path::new(path);
         let mut answers = self.answers().filter_map(|known| known.get(path));

@@ -105,7 +105,7 @@ const SAY_DEPLOYMENT_TARGET: &[&str] = &[
     "-mtargetos=",
 ];
 
-/// Whether a variable of this name changes what a compiler called so makes, apart from what it preprocesses.
+/// Whether a variable of this name changes what a compiler makes that is called so, apart from what its preprocessor does.
 #[must_use]
 pub fn changes_the_compiler(variable: &str, args: &[String]) -> bool {
     let says_target = || {
@@ -204,8 +204,7 @@ fn implies(source: &str, language: &str, is_cxx: bool) -> bool {
     extension.is_some_and(|extension| extensions.iter().any(|known| extension == *known))
 }
 
-/// Precompiled headers that clang takes instead of what `-include` names, and from which no worker can be given anything: they would
-/// have to exist.
+/// Where clang looks for a precompiled form of what `-include` names (its manual, "Using Precompiled Headers").
 pub fn precompiled_headers(args: &[String]) -> Vec<String> {
     let mut headers = Vec::new();
     let mut rest = args.iter();

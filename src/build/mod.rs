@@ -8,9 +8,9 @@
 //! **The jobserver.** Each make that starts on its own gets two pipes: it takes tokens from one and returns them into the
 //! other, and only we move tokens between them. The [`broker`] grants one while the jobs that are not in dispatch's hands
 //! are below the local limit and the workers' capacity is not used up; `-jN` is a ceiling of that make alone. A make that
-//! ends gives everything back, however it ended; tokens lost by a killed sub-make are found by counting the threads of processes. Memory
-//! pressure lowers the limit ([`memory`](crate::machine::memory)). A make's job without a token counts as local even while it is at a worker: make
-//! starts the next one in its place without asking.
+//! ends gives everything back, however it ended; tokens lost by a killed sub-make are found by counting the threads of processes.
+//! Memory pressure lowers the limit ([`memory`](crate::machine::memory)). A make's job without a token counts as local even while
+//! it is at a worker: make starts the next one in its place without asking.
 //!
 //! **Compiles at home.** A compile that a worker could do runs here where that makes the build faster: [`home`] decides, by what it
 //! measures, and lays permits into a pipe; a shim that finds one compiles here.

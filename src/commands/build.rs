@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{
     down::is_absent,
-    hosting::{Host, Hosted, wait_for_workers},
+    hosting::{Host, Hosted, LOOK_AGAIN, tell_ready, wait_for_workers},
     setup::session_dir,
     tell,
 };
@@ -142,20 +142,13 @@ impl Joined {
         })
         .await?;
         ui.end_progress();
-        if wanted > 0 && ready >= wanted {
-            ui.say(format!("{ready} workers are up"));
-        }
         if ready < required {
             let wait = humantime::format_duration(args.wait);
             let what = format!("{ready} of the {required} required workers came within {wait}");
             return Err(Failure::too_few_workers(what)
                 .hint("look at the workers' output, or wait longer with --wait"));
         }
-        if ready < wanted {
-            ui.warn(format!(
-                "{ready} of {wanted} workers came in time; others may still join"
-            ));
-        }
+        tell_ready(ui, ready, wanted);
         Ok(())
     }
 
@@ -399,7 +392,6 @@ fn now() -> Instant {
 
 /// Somewhat longer than a session takes to say goodbye and to withdraw its descriptor; one that begins takes a moment.
 const CHANGING_HANDS: Duration = Duration::from_secs(10);
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Updates on their way to a build that is busy.
 const UPDATES: usize = 256;

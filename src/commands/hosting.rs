@@ -159,8 +159,20 @@ pub(super) async fn wait_for_workers(
     }
 }
 
+/// Tells a person what came of the wait.
+pub(super) fn tell_ready(ui: &Ui, ready: u32, wanted: u32) {
+    match (ready, wanted) {
+        (_, 0) => {}
+        _ if ready < wanted => ui.warn(format!(
+            "{ready} of {wanted} workers came in time; others may still join"
+        )),
+        (1, _) => ui.say("1 worker is up"),
+        _ => ui.say(format!("{ready} workers are up")),
+    }
+}
+
 /// A person does not notice a fifth of a second, and the session answers from memory.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {

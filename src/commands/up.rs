@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     down::is_absent,
-    hosting::{Host, wait_for_workers},
+    hosting::{Host, tell_ready, wait_for_workers},
     setup::{Setup, path_from_env, require_secret, session_dir},
 };
 use crate::{
@@ -48,14 +48,7 @@ pub async fn up(args: &UpArgs, ui: &Ui) -> Result<u8, Failure> {
     })
     .await?;
     ui.end_progress();
-    if wanted > 0 && ready >= wanted {
-        ui.say(format!("{ready} workers are up"));
-    }
-    if ready < wanted {
-        ui.warn(format!(
-            "{ready} of {wanted} workers came in time; others may still join"
-        ));
-    }
+    tell_ready(ui, ready, wanted);
     Ok(0)
 }
 

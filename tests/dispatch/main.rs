@@ -81,13 +81,13 @@ async fn a_job_at_a_worker_that_answers_nothing_is_missed_in_a_busy_build_too() 
     let site = Site::new();
     let (deaf, mut seen) = fake(V3.len(), Vec::new(), true).await;
     site.worker(1, deaf, LinkState::Up);
-    let stuck = site.client(1, V3).await;
+    let mut stuck = site.client(1, V3).await;
     seen.recv().await.unwrap();
     let (quick, _seen) = fake(V3.len(), V3_DONE.to_vec(), false).await;
     site.worker(2, quick, LinkState::Up);
     let answered = tokio::spawn(async move {
         let mut answer = Vec::new();
-        let read = { stuck }.read_to_end(&mut answer).await;
+        let read = stuck.read_to_end(&mut answer).await;
         read.map(|_| answer)
     });
     let mut others = tokio::task::JoinSet::new();

@@ -73,6 +73,16 @@ impl Cluster {
         });
     }
 
+    /// Starts a session in the background, and waits for its workers.
+    #[track_caller]
+    pub fn up(&self, workers: u32) {
+        let workers = workers.to_string();
+        let up = self.distmesh(&["up", "--min-workers", &workers]).output();
+        let up = up.unwrap();
+        let said = String::from_utf8_lossy(&up.stderr);
+        assert!(up.status.success(), "{said}");
+    }
+
     /// The program with this cluster's environment.
     pub fn distmesh(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_distmesh"));

@@ -275,15 +275,7 @@ fn a_killed_primary_leaves_nothing_that_the_next_start_does_not_clean() {
 fn a_build_whose_session_is_killed_goes_on_by_itself() {
     let (mut cluster, project) = (Cluster::new(), project(200));
     cluster.worker("w", 2);
-    let up = cluster
-        .distmesh(&["up", "--min-workers", "1"])
-        .output()
-        .unwrap();
-    assert!(
-        up.status.success(),
-        "{}",
-        String::from_utf8_lossy(&up.stderr)
-    );
+    cluster.up(1);
     let status = || -> serde_json::Value {
         let status = cluster.distmesh(&["status", "--json"]).output().unwrap();
         serde_json::from_slice(&status.stdout).unwrap()
@@ -309,7 +301,7 @@ fn a_build_whose_session_is_killed_goes_on_by_itself() {
 #[test]
 fn a_build_whose_session_does_not_answer_is_a_build_all_the_same() {
     let (cluster, project) = (Cluster::new(), project(2));
-    assert!(cluster.distmesh(&["up"]).status().unwrap().success());
+    cluster.up(0);
     let status = cluster.distmesh(&["status", "--json"]).output().unwrap();
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     let pid = Pid::from_raw(status["pid"].as_i64().unwrap() as i32).unwrap();
@@ -367,15 +359,7 @@ fn a_secret_file_that_is_missing_or_empty_is_named_with_the_cure() {
 fn a_session_in_the_background_serves_several_builds() {
     let (mut cluster, project) = (Cluster::new(), project(6));
     cluster.worker("w", 2);
-    let up = cluster
-        .distmesh(&["up", "--min-workers", "1"])
-        .output()
-        .unwrap();
-    assert!(
-        up.status.success(),
-        "{}",
-        String::from_utf8_lossy(&up.stderr)
-    );
+    cluster.up(1);
     for _ in 0..2 {
         let built = cluster.build(1, project.path(), &["make", "-j"]);
         assert_eq!(

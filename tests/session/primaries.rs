@@ -175,15 +175,7 @@ fn two_builds_at_once_share_a_session_and_its_workers() {
     let mut cluster = Cluster::new();
     let projects = [project(12), project(12)];
     cluster.worker("w", 2);
-    let up = cluster
-        .distmesh(&["up", "--min-workers", "1"])
-        .output()
-        .unwrap();
-    assert!(
-        up.status.success(),
-        "{}",
-        String::from_utf8_lossy(&up.stderr)
-    );
+    cluster.up(1);
     let builds: Vec<Child> = projects
         .iter()
         .map(|project| {

@@ -102,37 +102,26 @@ async fn a_make_that_begins_anew_keeps_to_what_it_was_told() {
     }
 }
 
-/// A wrapper for ninja may be called ninja, and one for make look for make by itself.
-#[tokio::test]
-async fn a_make_that_is_a_script_and_looks_for_make_finds_one() {
-    let script =
-        "#!/bin/sh\ncd \"$(dirname \"$0\")\" && exec \"$(command -v make)\" --version >version\n";
-    let stage = Stage::new(&[("make", script)]);
-    let at = stage.path("make");
-    std::fs::set_permissions(&at, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let options = BuildOptions {
-        command: vec![at.into()],
-        ..stage.options.clone()
-    };
-    let told = stage.try_build(options, Load::default()).await.unwrap();
-    assert_eq!(told.outcome.exit, 0);
-    assert!(stage.read("version").starts_with("GNU Make"));
-}
-
-/// A wrapper for ninja may be called ninja.
+/// A wrapper for ninja may be called ninja, and one for make may look for make by itself.
 #[tokio::test]
 async fn a_script_of_a_tool_s_name_finds_the_tool_behind_it() {
-    let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\" && ninja --version >version\n";
-    let stage = Stage::new(&[("ninja", script)]);
-    let at = stage.path("ninja");
-    std::fs::set_permissions(&at, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let options = BuildOptions {
-        command: vec![at.into()],
-        ..stage.options.clone()
-    };
-    let told = stage.try_build(options, Load::default()).await.unwrap();
-    assert_eq!(told.outcome.exit, 0);
-    assert!(stage.read("version").starts_with("1."));
+    for (name, tool, says) in [
+        ("ninja", "ninja", "1."),
+        ("make", "\"$(command -v make)\"", "GNU Make"),
+    ] {
+        let script =
+            format!("#!/bin/sh\ncd \"$(dirname \"$0\")\" && exec {tool} --version >version\n");
+        let stage = Stage::new(&[(name, script.as_str())]);
+        let at = stage.path(name);
+        std::fs::set_permissions(&at, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let options = BuildOptions {
+            command: vec![at.into()],
+            ..stage.options.clone()
+        };
+        let told = stage.try_build(options, Load::default()).await.unwrap();
+        assert_eq!(told.outcome.exit, 0, "{name}");
+        assert!(stage.read("version").starts_with(says), "{name}");
+    }
 }
 
 fn check_cache(stage: &Stage) {

@@ -50,13 +50,13 @@ pub(super) fn adapt(call: Call<'_>, place: &Place) -> ! {
 impl Call<'_> {
     fn command(&self, args: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(&self.real);
+        let is_make = ["make", "gmake"].contains(&self.name);
         // CMake finds its own files, and the path that it writes into a tree, by this.
-        if ["make", "gmake"].contains(&self.name) {
+        if is_make {
             command.arg0(&self.called);
         }
         // Sub-makes are called by our link. A script calls whatever is behind it on PATH, or our link there.
-        let keeps = ["make", "gmake"].contains(&self.name) && !is_script(&self.real);
-        if !keeps {
+        if !is_make || is_script(&self.real) {
             command.env_remove(NAMED_TOOL);
         }
         command.args(args);
@@ -378,9 +378,12 @@ fn remembered(jobs: Jobs) -> String {
 
 /// Asked only where a tool was named by its path.
 fn is_script(program: &Path) -> bool {
+    if variable(NAMED_TOOL).is_none() {
+        return false;
+    }
     let mut start = [0; 2];
-    let read = || File::open(program)?.read_exact(&mut start);
-    variable(NAMED_TOOL).is_some() && { read }().is_ok() && start == *b"#!"
+    let read = File::open(program).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == *b"#!"
 }
 
 /// Opens the pipes for the make that we become, and names them as it wants to have them named.

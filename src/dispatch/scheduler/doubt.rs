@@ -6,7 +6,7 @@ use super::{Attempt, Choice, Decision, ENOUGH, Job, JobId, LONGEST, Presence, Sc
 use crate::session::PeerId;
 
 impl Scheduler {
-    /// Gives a second attempt to jobs whose only one is in doubt.
+    /// Gives another attempt to jobs that have none but doubtful ones.
     pub(super) fn double_doubtful(&mut self, now: Instant) {
         self.overdue.clear();
         let mut doubtful: Vec<_> = self

@@ -31,7 +31,6 @@ impl Ending {
             if primaries.0 != seen {
                 primaries = (seen, Instant::now());
             }
-
             if *self.lonely.borrow_and_update() {
                 lonely_since.get_or_insert_with(Instant::now);
             } else {

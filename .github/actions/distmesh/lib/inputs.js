@@ -38,7 +38,8 @@ export function readInputs(env) {
   }
   const flag = (name) => read(name, boolean, 'write true or false')
   const count = (name) => read(name, optional(integer), 'write a whole number')
-  const time = (name) => read(name, optional(duration), 'write a number of seconds, or a duration like 90s, 5m or 1h30m') ?? ''
+  const time = (name) => read(name, optional(duration), DURATION) ?? ''
+  const limit = (name) => (text(name) === 'none' ? '' : time(name))
   const label = (name) => read(name, labelled, LABEL)
   return {
     mode: read('mode', mode, 'write primary on the job that builds, worker on the jobs that help'),
@@ -53,8 +54,8 @@ export function readInputs(env) {
     slots: count('slots') ?? undefined,
     name: label('name'),
     untilArtifact: text('until-artifact'),
-    waitPrimary: time('wait-primary'),
-    maxLifetime: time('max-lifetime'),
+    waitPrimary: limit('wait-primary'),
+    maxLifetime: limit('max-lifetime'),
     version: read('version', version, 'write a release like 0.1.0, or source, or installed, or nothing'),
     installDistcc: flag('install-distcc'),
     packages: read('packages', packages, 'write names of packages, separated by spaces'),
@@ -89,9 +90,8 @@ function integer(value) {
   return /^\d{1,4}$/.test(value) ? Number(value) : undefined
 }
 
-/** distmesh wants a unit; seconds are what other actions take a bare number for. `none` is no limit. */
+/** distmesh wants a unit; seconds are what other actions take a bare number for. */
 function duration(value) {
-  if (value === 'none') return ''
   if (/^\d+$/.test(value)) return `${value}s`
   return /^(\d+(h|m|s|ms) ?)+$/.test(value) ? value : undefined
 }
@@ -112,4 +112,5 @@ function packages(value) {
   return names.every((name) => /^[A-Za-z0-9][A-Za-z0-9.+:@/_-]*$/.test(name)) ? names : undefined
 }
 
+const DURATION = 'write a number of seconds, or a duration like 90s, 5m or 1h30m'
 const LABEL = 'use 1 to 64 of the characters A-Z a-z 0-9 . _ and -, and start with a letter or digit'

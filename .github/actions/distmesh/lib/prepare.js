@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 
 import { Failure } from './failure.js'
 import { capture, publicEnv, run, which } from './process.js'
-import { assetOf, commitOfTag, download, targetOf } from './release.js'
+import { Missing, assetOf, commitOfTag, download, targetOf } from './release.js'
 
 /**
  * @typedef {object} Job
@@ -87,7 +87,19 @@ async function obtain(runner, inputs, env) {
   const version = inputs.version || (await versionOfAction(runner, inputs, env))
   if (version === 'installed') return installed(env)
   if (version === 'source') return compiled(runner, env)
-  return released(runner, version, env)
+  if (inputs.version) return released(runner, version, env)
+  return releasedOrCompiled(runner, version, env)
+}
+
+/** A tag may be there before its release, or in a fork that makes none. */
+async function releasedOrCompiled(runner, version, env) {
+  try {
+    return await released(runner, version, env)
+  } catch (error) {
+    if (!(error instanceof Missing)) throw error
+    runner.say(`${error.message}: compiling it`)
+    return compiled(runner, env)
+  }
 }
 
 function installed(env) {
@@ -131,7 +143,7 @@ function repositoryOf(env) {
 async function released(runner, version, env) {
   const target = targetOf(platform(), arch())
   if (!target) {
-    throw new Failure(`there is no release of distmesh for ${platform()} on ${arch()}`, 'compile it: `version: source`')
+    throw new Missing(`there is no release of distmesh for ${platform()} on ${arch()}`, 'compile it: `version: source`')
   }
   return kept(version, env, async (dir) => {
     const release = { server: env.GITHUB_SERVER_URL, repository: repositoryOf(env), version, target }

@@ -5,6 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { Failure } from './failure.js'
 
+/** There is no such release, or none for this machine. */
+export class Missing extends Failure {}
+
 /**
  * The target that releases are made for, by Node's names for platform and processor; `undefined` if there is none.
  *
@@ -63,7 +66,7 @@ async function get(url) {
   for (const pause of [...PAUSES_MS, undefined]) {
     const answer = await attempt(url)
     if (answer.body) return answer.body
-    if (answer.final || pause === undefined) throw new Failure(`${url} cannot be downloaded: ${answer.why}`, cure(answer))
+    if (answer.final || pause === undefined) throw refusal(url, answer)
     await sleep(pause)
   }
 }
@@ -79,10 +82,10 @@ async function attempt(url) {
   }
 }
 
-function cure({ status }) {
-  return status === 404
-    ? 'name a release that exists for this platform, or compile it: `version: source`'
-    : 'run the job again, or put distmesh on the machine and say `version: installed`'
+function refusal(url, { status, why }) {
+  const text = `${url} cannot be downloaded: ${why}`
+  if (status === 404) return new Missing(text, 'name a release that exists for this platform, or compile it: `version: source`')
+  return new Failure(text, 'run the job again, or put distmesh on the machine and say `version: installed`')
 }
 
 const AGENT = 'distmesh-action'

@@ -41,7 +41,7 @@ test('the defaults of action.yml are what the code takes for granted', () => {
 test('every input that is read is declared, and every declared one is read', () => {
   const { inputs } = parseYaml(readFileSync(join(ACTION, 'action.yml'), 'utf8'))
   const source = readFileSync(join(ACTION, 'lib', 'inputs.js'), 'utf8')
-  const named = new Set([...source.matchAll(/(?:text|flag|count|time|label|read|variable)\('([a-z-]+)'/g)].map(([, name]) => name))
+  const named = new Set([...source.matchAll(/(?:text|flag|count|time|limit|label|read|variable)\('([a-z-]+)'/g)].map(([, name]) => name))
   assert.deepEqual([...named].sort(), Object.keys(inputs).sort())
 })
 
@@ -49,6 +49,7 @@ test('a number of seconds is a duration, and none is no limit', () => {
   assert.equal(read({ mode: 'primary', 'wait-timeout': '90' }).waitTimeout, '90s')
   assert.equal(read({ mode: 'primary', 'wait-timeout': '1h30m' }).waitTimeout, '1h30m')
   assert.equal(read({ mode: 'worker', 'wait-primary': 'none' }).waitPrimary, '')
+  assert.throws(() => read({ mode: 'primary', 'wait-timeout': 'none' }), /the input wait-timeout is `none`/)
 })
 
 test('a secret is taken as it is, from the input before the variable; blanks are none', () => {

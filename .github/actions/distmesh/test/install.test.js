@@ -127,6 +127,20 @@ test('a commit that no release was made of is compiled once, by a cargo that kno
   assert.equal(calls(runner, 'cargo').length, 1)
 })
 
+test('a tag that no release was made of is compiled, unless the workflow names that release', async (t) => {
+  const from = { GITHUB_ACTION_REPOSITORY: 'me/fork', GITHUB_ACTION_REF: `v${VERSION}` }
+  const gone = Object.fromEntries([asset('me/fork'), `${asset('me/fork')}.sha256`].map((url) => [url, [{ status: 404 }, { status: 404 }]]))
+  const empty = await release(t, gone)
+  const runner = bareJob(t, { ...from, GITHUB_SERVER_URL: empty.at })
+  script(runner, 'cargo', `while [ "$1" != --root ]; do shift; done; mkdir "$2/bin" && cp ${DISTMESH} "$2/bin/distmesh"`)
+  const { code, log } = await runner.main(worker)
+  assert.equal(code, 0, log)
+  assert.match(log, /cannot be downloaded: HTTP 404: compiling it/)
+  assert.equal(calls(runner, 'cargo').length, 1)
+  const named = await runner.main({ ...worker, version: VERSION })
+  assert.deepEqual([named.code, calls(runner, 'cargo').length], [1, 1], named.log)
+})
+
 test('what cannot be had is said with a cure', async (t) => {
   const missing = await bareJob(t).main({ ...worker, version: 'installed' })
   assert.deepEqual([missing.code, /distmesh is not on PATH.*Try: leave `version` out/.test(missing.log)], [1, true])

@@ -41,8 +41,8 @@ pub struct Cli {
 #[derive(Clone, Copy, Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Say nothing but warnings and errors
-    #[arg(short, long, global = true, env = "DISTMESH_QUIET", value_parser = FalseyValueParser::new(), conflicts_with = "verbose")]
+    /// Say nothing but warnings and errors, whatever --verbose says
+    #[arg(short, long, global = true, env = "DISTMESH_QUIET", value_parser = FalseyValueParser::new())]
     pub quiet: bool,
     /// Say more; twice: debug, three times: every packet
     #[arg(short, long, global = true, env = "DISTMESH_VERBOSE", action = ArgAction::Count)]
@@ -85,7 +85,7 @@ pub struct BuildArgs {
     /// Do not run the command with fewer workers than this: exit with 97 when --wait is over
     #[arg(long, value_name = "N", env = "DISTMESH_REQUIRE_WORKERS")]
     pub require_workers: Option<u32>,
-    /// How long to wait for --min-workers or --require-workers
+    /// How long to wait for --min-workers or --require-workers: 90s, 5m, 1h30m
     #[arg(long, value_name = "DURATION", env = "DISTMESH_WAIT", value_parser = values::duration, default_value = "60s")]
     pub wait: Duration,
     /// Compiles, links and other jobs that this machine runs at once [default: its usable cores]
@@ -100,7 +100,7 @@ pub struct BuildArgs {
     /// Send every compile away that a worker can do, even where this machine would be quicker: for demonstrations and tests
     #[arg(long, env = "DISTMESH_NO_ADAPT", value_parser = FalseyValueParser::new())]
     pub no_adapt: bool,
-    /// Write report.json and events.jsonl into this directory
+    /// Write report.json, replaced by each build, and events.jsonl, which grows to 64 MiB, into this directory
     #[arg(long, value_name = "DIR", env = "DISTMESH_REPORT")]
     pub report: Option<PathBuf>,
     /// The build command and its arguments, after `--`
@@ -113,7 +113,7 @@ pub struct BuildArgs {
 /// Compile for the session's primary
 ///
 /// Starts distccd on the loopback interface, or uses a running one, and offers the compilers of this machine. Runs until it is
-/// stopped; SIGTERM lets running compiles finish first.
+/// stopped; SIGTERM lets running compiles finish first. Workers run on Linux.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = examples::WORKER)]
 pub struct WorkerArgs {
@@ -132,10 +132,10 @@ pub struct WorkerArgs {
     /// Stop when the primary says goodbye and no other one is linked [default: only when CI is set]
     #[arg(long, value_name = "BOOL", env = "DISTMESH_ONCE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = FalseyValueParser::new())]
     pub once: Option<bool>,
-    /// Stop when no primary came for so long [default: wait for ever]
+    /// Stop when no primary came for so long, like 20m or 1h30m [default: wait for ever]
     #[arg(long, value_name = "DURATION", env = "DISTMESH_WAIT_PRIMARY", value_parser = values::duration)]
     pub wait_primary: Option<Duration>,
-    /// Stop after so long, whatever happens [default: no limit]
+    /// Stop after so long, like 20m or 5h30m, whatever happens [default: no limit]
     #[arg(long, value_name = "DURATION", env = "DISTMESH_MAX_LIFETIME", value_parser = values::duration)]
     pub max_lifetime: Option<Duration>,
     #[command(flatten)]
@@ -154,10 +154,10 @@ pub struct UpArgs {
         default_value_t = 0
     )]
     pub min_workers: u32,
-    /// How long to wait for --min-workers
+    /// How long to wait for --min-workers: 90s, 5m, 1h30m
     #[arg(long, value_name = "DURATION", env = "DISTMESH_WAIT", value_parser = values::duration, default_value = "60s")]
     pub wait: Duration,
-    /// Stay in the foreground, for a service manager
+    /// Stay in the foreground, for a service manager; waits for no workers
     #[arg(long, env = "DISTMESH_FOREGROUND", value_parser = FalseyValueParser::new())]
     pub foreground: bool,
     #[command(flatten)]
@@ -245,8 +245,8 @@ pub struct SessionArgs {
     /// Read the shared secret from this file [default: the variable ENCRYPTION_KEY, or one that this user's nodes share]
     #[arg(long, value_name = "FILE", env = "DISTMESH_SECRET_FILE")]
     pub secret_file: Option<PathBuf>,
-    /// Where there is no secret, trust whoever can write this run's artifacts: every job of the run, and nobody else. Their
-    /// contents are then readable to whoever can read artifacts; see SECURITY.md
+    /// In a run of GitHub Actions that has no secret, as a fork's pull request, trust every job of the run instead. Whoever can read
+    /// its artifacts then sees the machines' addresses; SECURITY.md has the whole. Without effect where there is a secret
     #[arg(long, env = "DISTMESH_TRUST_RUN", value_parser = FalseyValueParser::new())]
     pub trust_run: bool,
     /// The local UDP address of the links [default: any free port]
@@ -258,7 +258,8 @@ pub struct SessionArgs {
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct StunArgs {
-    /// Ask this server for our outside address; may be given again; `none`: ask nobody [default: two public servers]
+    /// Ask this server for our outside address; may be given again; `none`: ask nobody [default: stun.l.google.com:19302 and
+    /// stun.cloudflare.com:3478; nobody where no --rendezvous is named]
     #[arg(
         id = "stun",
         long = "stun",

@@ -22,7 +22,12 @@ fn exit_code() -> u8 {
         Err(error) => return answer_parser(&error),
     };
     let ui = Ui::on_standard_streams(cli.output, commands::variable);
-    start_log(&ui, cli.output.verbose, commands::variable("DISTMESH_LOG"));
+    let verbose = if cli.output.quiet {
+        0
+    } else {
+        cli.output.verbose
+    };
+    start_log(&ui, verbose, commands::variable("DISTMESH_LOG"));
     let code = commands::run(cli, &ui).unwrap_or_else(|failure| report(&ui, &failure));
     ui.end_progress();
     code

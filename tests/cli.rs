@@ -109,7 +109,6 @@ fn a_wrong_command_line_is_one_clear_message_with_a_hint_and_code_2() {
         (&["doctor", "--stun", "somewhere"], "HOST:PORT"),
         (&["completions"], "SHELL"),
         (&["completions", "tcsh"], "bash"),
-        (&["-q", "-v", "keygen"], "--verbose"),
     ] {
         let output = machine.run(args);
         let said = stderr(&output);

@@ -5,10 +5,19 @@ Two terminals, nothing to set up:
   distmesh worker                 compiles for whoever builds on this machine
   distmesh build -- make -j       builds with every worker it finds
 
-Every option can be given as a variable too: --min-workers is DISTMESH_MIN_WORKERS.
+Every option can be given as a variable too: --min-workers is DISTMESH_MIN_WORKERS (and --jobs of `hosts` is DISTMESH_JOBS_ONLY).
+
+Variables beside those:
+  ENCRYPTION_KEY        the shared secret, where no --secret-file is given
+  DISTMESH_RUNTIME_DIR  where sessions keep their sockets and secrets [default: in $XDG_RUNTIME_DIR, else in $TMPDIR or /tmp]
+  XDG_DATA_HOME         where the launcher lies that CMake trees name [default: ~/.local/share]
+  DISTMESH_LOG          what is traced, by the rules of RUST_LOG: distmesh=debug,distmesh::mesh=trace
+  CI                    if it is set, --once is the default, and addresses are masked
+  NO_COLOR              if it is set, no colours
 
 Exit codes:
   that of the command, for `distmesh build`
+  1   `distmesh doctor` found something missing without which distmesh is of no use
   2   the command line is wrong
   96  the command could not be run, or a worker or a session could not start
   97  fewer workers came than --require-workers said";
@@ -24,7 +33,7 @@ Examples:
 Exit codes:
   that of COMMAND; 128 + N when signal N ended it
   2   the command line is wrong
-  96  COMMAND could not be run
+  96  COMMAND could not be run, or no session could start and --require-workers wanted one
   97  --require-workers was not met";
 
 pub(super) const WORKER: &str = "\
@@ -43,7 +52,7 @@ Exit codes:
 
 pub(super) const UP: &str = "\
 Examples:
-  distmesh up --min-workers 2 && distmesh build -- make -j && distmesh down
+  distmesh up --min-workers 2 && distmesh build -- make -j; distmesh down
 
 Exit codes:
   0   the session is up, with however many workers, or the run has no secret (a fork's pull request)

@@ -39,6 +39,17 @@ impl FromStr for RendezvousAddress {
     }
 }
 
+impl RendezvousAddress {
+    /// Whether these words, of a session that runs, tell of the same place.
+    pub fn is_described_by(&self, words: &str) -> bool {
+        match self {
+            Self::Dir(path) => words.ends_with(&path.display().to_string()),
+            Self::GitHub => words.starts_with("the artifacts of run "),
+            Self::Store(address) => words.contains(&address.to_string()),
+        }
+    }
+}
+
 impl fmt::Display for RendezvousAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{
     down::is_absent,
-    hosting::{Host, Hosted, LOOK_AGAIN, tell_ready, wait_for_workers},
+    hosting::{Host, Hosted, LOOK_AGAIN, tell_other_rendezvous, tell_ready, wait_for_workers},
     setup::session_dir,
     tell,
 };
@@ -78,6 +78,9 @@ impl Joined {
                     ui.detail(format!(
                         "process {holder} holds session {session}: using it"
                     ));
+                    if let Ok(status) = control::ask(&socket, Request::Status).await {
+                        tell_other_rendezvous(ui, &args.session, &status);
+                    }
                     break None;
                 }
             }

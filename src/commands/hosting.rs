@@ -84,7 +84,7 @@ impl Hosted {
             compilers,
         })
         .or_cannot("start a session")
-        .map_err(|failure| failure.hint("--bind wants a free UDP port of this machine"))?;
+        .map_err(|failure| failure.maybe_hint(setup.bind_hint()))?;
         let (ask, down) = mpsc::channel(1);
         let names = (setup.session.to_string(), setup.rendezvous());
         let socket = setup.dir.control_socket();
@@ -156,6 +156,22 @@ pub(super) async fn wait_for_workers(
             return Ok(ready);
         }
         tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// A session that runs keeps the rendezvous that it began with.
+pub(super) fn tell_other_rendezvous(ui: &Ui, args: &SessionArgs, status: &Status) {
+    let Status {
+        session,
+        rendezvous,
+        ..
+    } = status;
+    let other = args.rendezvous.as_ref();
+    if let Some(other) = other.filter(|other| !other.is_described_by(rendezvous)) {
+        ui.warn(format!(
+            "session {session} runs already and meets in {rendezvous}: {other} is ignored; end it with `distmesh down`, or give this \
+             one another --session"
+        ));
     }
 }
 

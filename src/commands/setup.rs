@@ -91,6 +91,12 @@ impl Setup {
         }
     }
 
+    /// What may be wrong where the links' port cannot be had.
+    pub(super) fn bind_hint(&self) -> Option<&'static str> {
+        self.bind
+            .map(|_| "--bind wants an address and a free UDP port of this machine")
+    }
+
     /// The rendezvous in words.
     pub(super) fn rendezvous(&self) -> String {
         self.rendezvous.describe()

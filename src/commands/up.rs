@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     io::{self, Seek},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     down::is_absent,
-    hosting::{Host, tell_ready, wait_for_workers},
+    hosting::{Host, tell_other_rendezvous, tell_ready, wait_for_workers},
     setup::{Setup, path_from_env, require_secret, session_dir},
 };
 use crate::{
@@ -33,12 +33,14 @@ pub async fn up(args: &UpArgs, ui: &Ui) -> Result<u8, Failure> {
     }
     let (_, session, dir) = session_dir(args.session.session.clone())?;
     let socket = dir.control_socket();
-    if is_up(&socket).await? {
+    if let Some(status) = running(&socket).await? {
         ui.say(format!("session {session} is up already"));
+        tell_other_rendezvous(ui, &args.session, &status);
     } else {
         require_secret(&args.session)?;
         start(&dir).await?;
         ui.say(format!("session {session} is up; `distmesh down` ends it"));
+        ui.detail(format!("it writes to {}", log_of(&dir).display()));
     }
     let wanted = args.min_workers;
     let ready = wait_for_workers(&socket, wanted, args.wait, |ready, now| {
@@ -52,21 +54,21 @@ pub async fn up(args: &UpArgs, ui: &Ui) -> Result<u8, Failure> {
     Ok(0)
 }
 
-async fn is_up(socket: &Path) -> Result<bool, Failure> {
-    match control::ask::<Status>(socket, Request::Status).await {
-        Ok(_) => Ok(true),
-        Err(error) if is_absent(&error) => Ok(false),
+async fn running(socket: &Path) -> Result<Option<Status>, Failure> {
+    match control::ask(socket, Request::Status).await {
+        Ok(status) => Ok(Some(status)),
+        Err(error) if is_absent(&error) => Ok(None),
         Err(error) => Err(error).or_cannot("ask the session"),
     }
 }
 
 /// Starts this program again in the background, and waits until its control socket answers.
 async fn start(dir: &SessionDir) -> Result<(), Failure> {
-    let log = dir.path().join("up.log");
+    let log = log_of(dir);
     let out = fs::File::create(&log).or_cannot(format!("write {}", log.display()))?;
     let mut child = background(out).or_cannot("start the session")?;
     loop {
-        if is_up(&dir.control_socket()).await? {
+        if running(&dir.control_socket()).await?.is_some() {
             return Ok(());
         }
         if let Some(status) = child.try_wait().or_cannot("start the session")? {
@@ -78,6 +80,11 @@ async fn start(dir: &SessionDir) -> Result<(), Failure> {
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+}
+
+/// What the process in the background says.
+fn log_of(dir: &SessionDir) -> PathBuf {
+    dir.path().join("up.log")
 }
 
 fn background(mut log: fs::File) -> io::Result<Child> {

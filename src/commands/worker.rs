@@ -1,9 +1,6 @@
 //! `distmesh worker`.
 
-use std::{
-    ffi::{OsStr, OsString},
-    path::Path,
-};
+use std::{ffi::OsString, path::Path};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -14,7 +11,7 @@ use super::setup::{Setup, path_from_env, unique_name};
 use crate::{
     admission::Catalogue,
     cli::WorkerArgs,
-    distcc::{Daemon, DaemonConfig},
+    distcc::{Daemon, DaemonConfig, daemon_search},
     error::{Failure, OrFail},
     machine,
     rendezvous::github::Ending,
@@ -89,7 +86,7 @@ pub async fn worker(args: &WorkerArgs, ui: &Ui) -> Result<u8, Failure> {
     drop(telling.await);
     let reason = served
         .or_cannot("start the worker")
-        .map_err(|failure| failure.hint("--bind wants a free UDP port of this machine"))?;
+        .map_err(|failure| failure.maybe_hint(setup.bind_hint()))?;
     ui.say(format!("worker stopped: {reason}"));
     Ok(0)
 }
@@ -122,9 +119,18 @@ async fn daemon(args: &WorkerArgs, config: DaemonConfig) -> Result<Daemon, Failu
     if let Some(addr) = args.distccd {
         return Daemon::external(addr)
             .await
-            .or_cannot(format!("use distccd at {addr}"));
+            .or_cannot(format!("use distccd at {addr}"))
+            .map_err(|failure| {
+                failure.hint(format!(
+                    "start it with `distccd --daemon --listen {} --port {} --allow-private`, or leave --distccd out",
+                    addr.ip(),
+                    addr.port()
+                ))
+            });
     }
-    let program = which::which(OsStr::new("distccd"))
+    let found = which::which_in_global("distccd", Some(daemon_search(&config.search)));
+    let program = found
+        .and_then(|mut found| found.next().ok_or(which::Error::CannotFindBinaryPath))
         .or_cannot("find distccd")
         .map_err(|failure| {
             failure

@@ -9,7 +9,14 @@
 //! - **Port**: chosen once and kept across restarts.
 //! - **User**: root's distccd drops to an own user, to whom its `TMPDIR` belongs; the command list stays root's.
 
-use std::{ffi::OsString, io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -29,6 +36,18 @@ pub use log::{CompileLine, CompileOutcome};
 
 /// Lines that nobody took yet; more are dropped, because distccd must never wait for a reader.
 const EVENTS: usize = 1024;
+
+/// Where distccd may be: distributions put it where an ordinary user's PATH does not lead.
+pub fn daemon_search(path: &OsStr) -> OsString {
+    let more = [
+        "/usr/local/sbin",
+        "/usr/sbin",
+        "/sbin",
+        "/opt/homebrew/sbin",
+    ];
+    let dirs = env::split_paths(path).chain(more.map(PathBuf::from));
+    env::join_paths(dirs).unwrap_or_default()
+}
 
 /// What to run and for whom.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ pub use backoff::{backoff_shield, backoff_unshield};
 pub use call::{TAKES_VALUE, target};
 pub use daemon::{
     CanaryFailure, CompileLine, CompileOutcome, Daemon, DaemonConfig, DaemonError, DaemonEvent,
-    Health, Pace,
+    Health, Pace, daemon_search,
 };
 pub use framing::{Arguments, Fed, Malformed, RequestParser, ResponseParser, hand_back_answer};
 pub use hosts::{HostLine, hosts_env, hosts_file};

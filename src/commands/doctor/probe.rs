@@ -13,7 +13,7 @@ use super::{
     checks::{BUILD_TOOLS, COMPILERS},
     findings::{Findings, Masquerade, Tool, Version},
 };
-use crate::{commands::variable, session::RuntimeDir};
+use crate::{commands::variable, distcc::daemon_search, session::RuntimeDir};
 
 /// Looks at everything but the network.
 pub(super) fn look() -> Findings {
@@ -23,7 +23,7 @@ pub(super) fn look() -> Findings {
     let names = ["distcc"].into_iter().chain(COMPILERS.iter().copied());
     let names = names.chain(BUILD_TOOLS.iter().map(|(name, ..)| *name));
     let tools = names.filter_map(|name| Some((name, tool(name, &real)?)));
-    let distccd = tool("distccd", &with_daemons(&real)).map(|tool| ("distccd", tool));
+    let distccd = tool("distccd", &daemon_search(&real)).map(|tool| ("distccd", tool));
     Findings {
         tools: tools.chain(distccd).collect(),
         masquerades,
@@ -84,18 +84,6 @@ fn without(path: &OsStr, masquerades: &[Masquerade]) -> OsString {
         dir.is_absolute() && !masquerades.iter().any(|masquerade| masquerade.dir == *dir)
     };
     let dirs = env::split_paths(path).filter(real);
-    env::join_paths(dirs).unwrap_or_default()
-}
-
-/// Some distributions put distccd where an ordinary user's PATH does not lead.
-fn with_daemons(path: &OsStr) -> OsString {
-    let more = [
-        "/usr/local/sbin",
-        "/usr/sbin",
-        "/sbin",
-        "/opt/homebrew/sbin",
-    ];
-    let dirs = env::split_paths(path).chain(more.map(PathBuf::from));
     env::join_paths(dirs).unwrap_or_default()
 }
 

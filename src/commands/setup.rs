@@ -295,15 +295,18 @@ async fn stun_servers(args: &SessionArgs, place: &Place, ui: &Ui) -> Vec<SocketA
     found
 }
 
-/// A label that nobody else has: the runner's name on GitHub, by which its job is found, else the host's; and this process's
-/// number.
+/// A label that nobody else has: the runner's name on GitHub, by which its job is found, else the host's; and a number, drawn by lot,
+/// for in containers hosts and processes are numbered alike.
 pub(super) fn unique_name() -> Result<NodeName, Failure> {
     let runner = text_from_env("RUNNER_NAME").filter(|_| on_github());
     let runner = runner.map(|name| runner_label(&name));
     let label = runner
         .filter(|label| !label.is_empty())
         .unwrap_or_else(host_label);
-    Ok(format!("{label}-{}", std::process::id()).parse()?)
+    let mut lot = [0; 4];
+    getrandom::fill(&mut lot).or_cannot("draw a number")?;
+    let number = u32::from_be_bytes(lot) % 1_000_000;
+    Ok(format!("{label}-{number}").parse()?)
 }
 
 fn host_label() -> String {

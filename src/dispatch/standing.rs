@@ -91,6 +91,12 @@ impl Standing {
     fn measure(&mut self, pace: f64) {
         self.measured = self.measured.saturating_add(1);
         let mean = self.pace.unwrap_or(pace);
+        // One job that hung says little of the next; a worker that has become slow is found out by some.
+        let pace = if self.measured > PROVEN {
+            pace.min(mean * DOUBTFUL)
+        } else {
+            pace
+        };
         self.pace = Some(mean + NEWEST * (pace - mean));
     }
 }
@@ -103,6 +109,8 @@ fn penalty(faults: u32) -> Duration {
 
 /// Answers after which one source that is harder than others no longer decides.
 const PROVEN: u32 = 5;
+/// What takes so many times as long as usual counts as if it had taken no longer.
+const DOUBTFUL: f64 = 8.0;
 /// Weight of the newest measurement.
 const NEWEST: f64 = 0.2;
 /// Sources differ, so one worker's luck counts for no more than this …
@@ -156,6 +164,20 @@ mod tests {
             standing.handle_fault(start, broke + ms(n));
         }
         assert_eq!(standing.benched_for(broke), FIRST_PENALTY);
+    }
+
+    #[test]
+    fn one_job_that_hung_does_not_make_a_worker_slow_and_some_slow_ones_do() {
+        let (mut standing, now) = (Standing::default(), epoch());
+        for _ in 0..10 {
+            standing.handle_done(1.0, 1.0, now);
+        }
+        standing.handle_done(1.0, 600.0, now);
+        assert_eq!(standing.useful_slots(4, 1.0, now), 3);
+        for _ in 0..8 {
+            standing.handle_done(1.0, 60.0, now);
+        }
+        assert_eq!(standing.useful_slots(4, 1.0, now), 1);
     }
 
     #[test]

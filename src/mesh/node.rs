@@ -13,7 +13,7 @@ use super::{
     datagram::{Kind, classify_datagram},
     nat,
     outbox::{MeshEvent, Outbox, Transmit},
-    peer::{Interest, Peer},
+    peer::{Interest, MAX_PUBLISHED, Peer},
     probe::{self, ProbeKey, ShortId},
     route::Route,
     stun::Stun,
@@ -392,15 +392,18 @@ impl Mesh {
         let seen = observed
             .iter()
             .filter(|addr| usable(addr) && !distinct.contains(addr) && !mapped.contains(addr));
-        distinct
-            .iter()
-            .map(candidate(CandidateKind::Host))
-            .chain(reflexive.map(candidate(CandidateKind::ServerReflexive)))
+        let outside: Vec<_> = reflexive
+            .map(candidate(CandidateKind::ServerReflexive))
             .chain(
                 seen.take(MAX_OBSERVED)
                     .map(candidate(CandidateKind::PeerReflexive)),
             )
-            .collect()
+            .take(MAX_PUBLISHED)
+            .collect();
+        // A host of many containers has an address for each of their networks; without those by which others see it nobody finds it.
+        let room = MAX_PUBLISHED - outside.len();
+        let hosts = distinct.iter().map(candidate(CandidateKind::Host));
+        hosts.take(room).chain(outside).collect()
     }
 
     fn is_own(&self, addr: SocketAddr) -> bool {

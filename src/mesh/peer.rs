@@ -464,7 +464,7 @@ fn names(candidates: &[Candidate], route: Route) -> bool {
 }
 
 /// An honest node has a handful of interfaces and three STUN servers.
-const MAX_PUBLISHED: usize = 32;
+pub(super) const MAX_PUBLISHED: usize = 32;
 /// One lost ping is weather; two are a reason to look for other ways.
 const FALTERING: u32 = 2;
 /// Whoever stops knocking at its first success may leave the other side without one (`facts`: stopping early failed it).

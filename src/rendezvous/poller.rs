@@ -46,6 +46,8 @@ pub enum Notice {
         /// What is wrong with it.
         error: OpenError,
     },
+    /// There is more that does not open; it is told no longer.
+    More,
     /// The rendezvous does not work; it is tried again.
     Trouble(String),
     /// It works again.
@@ -61,6 +63,9 @@ impl fmt::Display for Notice {
                  (--secret-file or ENCRYPTION_KEY)"
             ),
             Self::Junk { entry, error } => write!(f, "ignored {entry}: {error}"),
+            Self::More => f.write_str(
+                "more lies in the rendezvous that this secret does not open: it is ignored without a word from now on",
+            ),
             Self::Trouble(error) => write!(f, "{error}; trying again"),
             Self::Recovered => f.write_str("the rendezvous works again"),
         }
@@ -81,6 +86,7 @@ pub async fn run(config: ExchangeConfig) {
         published: None,
         tried: None,
         renewed: Instant::now(),
+        refused: 0,
         failing: None,
         trouble: None,
     };
@@ -123,6 +129,8 @@ struct Poller {
     /// What was last to be published: it may lie there although nobody has said so.
     tried: Option<EntryName>,
     renewed: Instant,
+    /// Entries that did not open, and of which a person was told.
+    refused: u32,
     /// Since when it fails, and what a person was told of it.
     failing: Option<Instant>,
     trouble: Option<String>,
@@ -200,11 +208,11 @@ impl Poller {
             Opened::Nothing | Opened::Refused(OpenError::Truncated) => {}
             Opened::Refused(OpenError::Locked) => {
                 let node = format!("{} {}", name.role, name.node);
-                self.tell(Notice::OtherSecret { node }).await;
+                self.tell_refused(Notice::OtherSecret { node }).await;
             }
             Opened::Refused(error) => {
                 let entry = name.to_string();
-                self.tell(Notice::Junk { entry, error }).await;
+                self.tell_refused(Notice::Junk { entry, error }).await;
             }
         }
     }
@@ -227,6 +235,16 @@ impl Poller {
         }
     }
 
+    /// Whoever can write there may write much.
+    async fn tell_refused(&mut self, notice: Notice) {
+        self.refused = self.refused.saturating_add(1);
+        match self.refused {
+            ..MOST_REFUSED => self.tell(notice).await,
+            MOST_REFUSED => self.tell(Notice::More).await,
+            _ => {}
+        }
+    }
+
     async fn tell(&self, notice: Notice) {
         // Nobody reads notices while the node ends.
         drop(self.config.notices.send(notice).await);
@@ -238,6 +256,9 @@ const AT_ONCE: usize = 8;
 
 /// A store on a busy machine was seen to take so long to write; one that takes longer keeps nobody from leaving.
 const LANDS: Duration = Duration::from_secs(2);
+
+/// More than a run has runners.
+const MOST_REFUSED: u32 = 64;
 
 /// A sixth of a directory's lease.
 const RENEW: Duration = Duration::from_secs(5);
@@ -431,6 +452,31 @@ mod tests {
             "said once, not at every poll"
         );
         assert!(primary.found.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_stranger_who_writes_much_is_told_of_only_so_often() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mut node = start(tmp.path(), "one", descriptor("p", 0, 1));
+        let session: SessionName = "s".parse().unwrap();
+        let keys = SessionKeys::derive(&Secret::new("two".into()).unwrap(), &session).unwrap();
+        let directory = Directory::open(tmp.path()).unwrap();
+        for n in 0..MOST_REFUSED as u8 + 8 {
+            let stranger = descriptor(&format!("w{n}"), 1 + n, 1);
+            let sealed = session::seal(&stranger, &keys, &session, [n; 24]);
+            let name = EntryName::of(&stranger, &session);
+            directory.publish(&name, &sealed).await.unwrap();
+        }
+        for _ in 1..MOST_REFUSED {
+            let notice = node.notices.recv().await;
+            assert!(
+                matches!(notice, Some(Notice::OtherSecret { .. })),
+                "{notice:?}"
+            );
+        }
+        assert_eq!(node.notices.recv().await, Some(Notice::More));
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert!(node.notices.try_recv().is_err(), "and no more");
     }
 
     #[tokio::test]

@@ -166,10 +166,12 @@ impl Tally {
     }
 
     fn handle_link(&mut self, change: &LinkChange, at_ms: u64) {
-        if let Some(worker) = self.workers.get_mut(&change.peer) {
-            worker.state = change.state;
-        }
-        if change.state == LinkState::Down {
+        let before = match self.workers.get_mut(&change.peer) {
+            Some(worker) => Some(std::mem::replace(&mut worker.state, change.state)),
+            None => None,
+        };
+        // What is said of it again and again is one thing that happened.
+        if change.state == LinkState::Down && before != Some(LinkState::Down) {
             let text = format!("the link to {} is down: {}", change.peer, change.reason);
             self.incident(at_ms, text);
         }

@@ -175,7 +175,8 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // A full send buffer empties within a millisecond; a device that is gone must not stop the loop.
                     drop(tokio::time::timeout(SEND_PATIENCE, self.socket.writable()).await);
-                    if let Err(error) = self.socket.try_io(Interest::WRITABLE, send) {
+                    // Asked of the kernel, not of tokio: there may be room long before the kernel says that there is.
+                    if let Err(error) = send() {
                         tracing::trace!(%to, %error, "datagrams not sent");
                     }
                 }

@@ -1,6 +1,6 @@
 //! The streams that a primary opens on its worker.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
@@ -190,11 +190,18 @@ impl Drop for Running<'_> {
     }
 }
 
-async fn job(desk: &Desk, send: SendStream, recv: RecvStream) {
+async fn job(desk: &Desk, send: SendStream, mut recv: RecvStream) {
     let outcome = {
         let _running = Running::begin(&desk.running);
         let vouches = |compiler: &str| desk.catalogue.borrow().vouches_for(compiler);
-        relay(recv, send, desk.distccd, vouches).await
+        let outcome = relay(&mut recv, send, desk.distccd, vouches).await;
+        if outcome.is_ok() {
+            // The answer is on its way. The primary drops its end when it has the whole; a worker that left before would take it along.
+            let mut nowhere = tokio::io::sink();
+            let taken = tokio::io::copy(&mut recv, &mut nowhere);
+            drop(tokio::time::timeout(TAKEN, taken).await);
+        }
+        outcome
     };
     if let Err(error) = outcome
         && !matches!(error, RelayError::Cancelled | RelayError::Send(_))
@@ -261,6 +268,9 @@ async fn control(desk: &Desk, peer: PeerId, mut send: SendStream, recv: RecvStre
         }
     }
 }
+
+/// An answer of some MB takes a second or two on a slow link.
+const TAKEN: Duration = Duration::from_secs(5);
 
 /// A primary's messages are short; nothing larger is read into memory.
 const MAX_MESSAGE: u64 = 64 << 10;

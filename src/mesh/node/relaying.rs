@@ -208,6 +208,11 @@ impl Mesh {
             if pathless < SAY_AFTER || lacking.said.is_some_and(said_lately) {
                 continue;
             }
+            // One that was reached and went is missed once; what keeps one away that never came may change.
+            let had_path = self.peers.get(&peer).is_some_and(|peer| peer.had_path());
+            if had_path && lacking.said.is_some_and(|said| said > since) {
+                continue;
+            }
             let theirs = self.peers.get(&peer).map(|peer| peer.descriptor().nat);
             let obstacle = Obstacle {
                 pathless,

@@ -8,6 +8,7 @@ use std::{fs, path::Path};
 
 use sysinfo::{CpuRefreshKind, System};
 
+pub use namespaces::namespaces;
 use quota::{Milli, QuotaFile};
 
 pub mod access;
@@ -15,6 +16,7 @@ mod cgroup;
 pub mod clock;
 pub mod cpu;
 pub mod memory;
+mod namespaces;
 pub mod processes;
 mod quota;
 

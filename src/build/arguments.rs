@@ -88,14 +88,15 @@ const LOCAL_INSIDE_CLANG: &[&str] = &[
     "-plugin",
 ];
 /// Variables by which a compiler or the wrapper around it makes something else, and which no worker has: gcc's manual, "Environment
-/// Variables"; clang's driver; nixpkgs' wrapper, whose variables end in the machine's name.
+/// Variables"; clang's driver; musl-gcc; nixpkgs' wrapper, whose variables end in the machine's name; those of AFL's compilers.
 const CHANGING: &[&str] = &[
     "COMPILER_PATH",
     "GCC_EXEC_PREFIX",
     "CCC_OVERRIDE_OPTIONS",
     "QA_OVERRIDE_GCC3_OPTIONS",
+    "REALGCC",
 ];
-const CHANGING_PREFIX: &[&str] = &["NIX_CFLAGS_COMPILE", "NIX_HARDENING_ENABLE"];
+const CHANGING_PREFIX: &[&str] = &["NIX_CFLAGS_COMPILE", "NIX_HARDENING_ENABLE", "AFL_"];
 
 /// Apple's compilers take it where no argument says it, as CMake does.
 const DEPLOYMENT_TARGET: &str = "MACOSX_DEPLOYMENT_TARGET";

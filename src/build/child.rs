@@ -21,14 +21,16 @@ use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
 use super::jobs::Flags;
 use super::layout::{is_executable, is_ours, is_tool, link_tool, masked_path};
 use super::processes::Processes;
-use super::shim::NAMED_TOOL;
+use super::shim::{NAMED_TOOL, NAMESPACES};
 use super::{BuildError, BuildOptions};
 use crate::distcc::client::environment;
+use crate::machine::namespaces;
 
 /// Variables of ours that a build inside a build must not inherit.
 const OURS: &[&str] = &[
     "DISTMESH_BUILD_DIR",
     "DISTMESH_EXE",
+    NAMESPACES,
     "DISTMESH_MAKE",
     "DISTMESH_JOBS",
     NAMED_TOOL,
@@ -227,6 +229,9 @@ fn command_environment(options: &BuildOptions) -> (Vec<(OsString, OsString)>, Ve
     set(&mut env, "PATH", masked_path(&path, dir));
     set(&mut env, "DISTMESH_BUILD_DIR", dir.into());
     set(&mut env, "DISTMESH_EXE", PathBuf::from(&options.exe).into());
+    if let Some(namespaces) = namespaces() {
+        set(&mut env, NAMESPACES, namespaces.into());
+    }
     (env, dropped)
 }
 

@@ -90,7 +90,17 @@ fn build_call(args: &[String]) -> BuildCall {
 /// Whether ctest configures and builds, and does not only run what was built.
 #[must_use]
 pub fn tests_a_build(args: &[String]) -> bool {
-    let builds = ["--build-and-test", "-S", "--script", "-D", "--dashboard"];
+    let builds = [
+        "--build-and-test",
+        "-S",
+        "--script",
+        "-D",
+        "--dashboard",
+        "-T",
+        "--test-action",
+        "-M",
+        "--test-model",
+    ];
     args.iter()
         .any(|arg| builds.iter().any(|option| arg.starts_with(option)))
 }
@@ -134,13 +144,13 @@ pub fn read_cache(text: &str, launcher: &str) -> Tree {
     };
     let generator = match value("CMAKE_GENERATOR").unwrap_or_default() {
         name if name.ends_with("Unix Makefiles") => Generator::Makefiles,
-        name if name.ends_with("Ninja") => Generator::Ninja,
+        name if name.ends_with("Ninja") || name == "Ninja Multi-Config" => Generator::Ninja,
         _ => Generator::Other,
     };
     let launched = |language: &&str| {
         let launched_by = value(&format!("CMAKE_{language}_COMPILER_LAUNCHER")).unwrap_or_default();
         let first = launched_by.split(';').next().unwrap_or_default();
-        first == launcher || first.rsplit('/').next() == Some("ccache")
+        !first.is_empty() && first == launcher || first.rsplit('/').next() == Some("ccache")
     };
     let languages = ["C", "CXX"];
     let mut compiled = languages
@@ -175,6 +185,23 @@ mod tests {
         }
         for line in [".", "-S . -B o", "--preset x", "-DX=1 .."] {
             assert_eq!(call(&split(line)), Call::Configure, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_ctest_that_builds_is_told_from_one_that_only_tests() {
+        for (line, builds) in [
+            ("", false),
+            ("-j4 --output-on-failure", false),
+            ("--test-dir o --timeout 9", false),
+            ("-S nightly.cmake", true),
+            ("-D Experimental", true),
+            ("-T Build", true),
+            ("-M Nightly -T Start", true),
+            ("--test-action Build", true),
+            ("--build-and-test . o", true),
+        ] {
+            assert_eq!(tests_a_build(&split(line)), builds, "{line}");
         }
     }
 
@@ -223,5 +250,9 @@ mod tests {
         assert!(!read_cache(both, "/other").launched);
         let half = format!("{both}CMAKE_CXX_COMPILER:STRING=c++\n");
         assert!(!read_cache(&half, "/l").launched);
+        let multi = both.replace("=Ninja", "=Ninja Multi-Config");
+        assert_eq!(read_cache(&multi, "/l"), ninja);
+        let bare = both.replace("=/l", "=");
+        assert!(!read_cache(&bare, "").launched, "there is no launcher");
     }
 }

@@ -48,6 +48,7 @@ pub(super) struct Desk {
     looked_idle: Option<Instant>,
     told_pace: Option<Instant>,
     told_stays: bool,
+    at_most: Option<AtMost>,
     handed: Option<(Instant, u32)>,
     root: u32,
     /// Workers that are suspect, and since when.
@@ -63,6 +64,13 @@ pub(super) struct Desk {
     outbox: VecDeque<BuildFeedback>,
     feedback: mpsc::Sender<BuildFeedback>,
     news: mpsc::UnboundedSender<BuildNews>,
+}
+
+/// How many jobs the build was told to run at once.
+struct AtMost {
+    command: String,
+    jobs: u32,
+    told: bool,
 }
 
 /// The two ways out.
@@ -88,6 +96,7 @@ impl Desk {
             looked_idle: None,
             told_pace: None,
             told_stays: false,
+            at_most: None,
             handed: None,
             root: 0,
             silent: BTreeMap::new(),
@@ -134,7 +143,21 @@ impl Desk {
                 self.tally.handle_asked_cache();
                 self.note_compiler(compiler);
             }
-            Said::Make(began) => self.makes.handle_begin(began, Some(&self.bell)),
+            Said::Make(began) => {
+                let limited = began.nested || began.ceiling.is_some();
+                // The limit ended with the make that had it.
+                self.at_most.take_if(|at_most| !limited && !at_most.told);
+                self.makes.handle_begin(began, Some(&self.bell));
+            }
+            Said::AtMost { command, jobs } => {
+                let told = self.at_most.take().is_some_and(|before| before.told);
+                self.at_most = Some(AtMost {
+                    command,
+                    jobs,
+                    told,
+                });
+                self.tell_at_most();
+            }
             Said::Notice(text) => self.notice(text),
             Said::Blind(text) => {
                 self.tally.blind.insert(text.clone());
@@ -169,6 +192,21 @@ impl Desk {
     pub(super) fn notice(&mut self, text: String) {
         if self.noticed.insert(text.clone()) {
             self.tell(BuildNews::Notice(text));
+        }
+    }
+
+    /// Scripts name a number that was right for one machine, and nobody would see why workers idle.
+    fn tell_at_most(&mut self) {
+        let capacity = self.state.capacity;
+        if let Some(at_most) = &mut self.at_most
+            && at_most.jobs < capacity
+            && !std::mem::replace(&mut at_most.told, true)
+        {
+            let AtMost { command, jobs, .. } = at_most;
+            let text = format!(
+                "{command} keeps to {jobs} jobs at once, and the workers have room for more: leave the number away to use it"
+            );
+            self.tell(BuildNews::Incident(text));
         }
     }
 
@@ -244,6 +282,7 @@ impl Desk {
         }
         self.load = load;
         self.state.capacity = load.capacity;
+        self.tell_at_most();
         self.state.spare_at_most = self.home.spare_at_most(self.state.spare_at_most);
         let away = load.capacity.saturating_add(ahead(load.capacity));
         self.hosts

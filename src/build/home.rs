@@ -129,8 +129,13 @@ impl Home {
 
     /// How long a compile takes here, once that is known. A spare one takes longer than it would alone.
     pub fn compile_time(&self) -> Option<Duration> {
-        let known = self.samples.known(1).or(self.spare_time());
+        let known = self.time_here().or(self.samples.known(1));
         known.map(Duration::from_secs_f64)
+    }
+
+    /// By some samples, or else by spare compiles: one sample may be of any source.
+    fn time_here(&self) -> Option<f64> {
+        self.samples.known(ENOUGH_SAMPLES).or(self.spare_time())
     }
 
     /// The longest source that a spare compile may have: of usual length, or what it was if that is still about right.
@@ -206,8 +211,7 @@ impl Home {
 
     fn judge(&mut self) {
         let sending = self.sending.known(ENOUGH_SENT);
-        let here = self.samples.known(ENOUGH_SAMPLES).or(self.spare_time());
-        if let (Some(sending), Some(here)) = (sending, here) {
+        if let (Some(sending), Some(here)) = (sending, self.time_here()) {
             let margin = if self.stays { 1.0 / MARGIN } else { MARGIN };
             self.stays = sending > here * margin;
         }

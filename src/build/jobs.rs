@@ -243,7 +243,7 @@ fn words(text: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut escaped = false;
     for letter in text.chars() {
-        if letter.is_whitespace() && !escaped {
+        if matches!(letter, ' ' | '\t') && !escaped {
             words.push(String::new());
         } else if let Some(word) = words.last_mut() {
             word.push(letter);

@@ -141,15 +141,25 @@ fn names_on(path: &OsStr) -> BTreeSet<String> {
 /// The first of this name on PATH that is neither `own`, this program, nor another masquerade.
 #[must_use]
 pub fn real_tool(name: &OsStr, path: &OsStr, own: Option<&Path>) -> Option<PathBuf> {
+    first_tool(name, path, |file| is_genuine(file, own))
+}
+
+/// The first executable of this name on PATH that is a real one.
+#[must_use]
+pub fn first_tool(name: &OsStr, path: &OsStr, is_real: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     std::env::split_paths(path)
         .map(|dir| dir.join(name))
         .filter(|file| is_executable(file))
-        .find(|file| {
-            std::fs::canonicalize(file).is_ok_and(|target| {
-                let ours = Some(target.as_path()) == own || is_named(&target, OURS);
-                !ours && !is_named(&target, MASQUERADES)
-            })
-        })
+        .find(|file| is_real(file))
+}
+
+/// Whether a file is neither `own`, this program, nor another masquerade.
+#[must_use]
+pub fn is_genuine(file: &Path, own: Option<&Path>) -> bool {
+    std::fs::canonicalize(file).is_ok_and(|target| {
+        let ours = Some(target.as_path()) == own || is_named(&target, OURS);
+        !ours && !is_named(&target, MASQUERADES)
+    })
 }
 
 /// One look, where most of PATH has nothing; links are followed.
@@ -248,12 +258,16 @@ pub fn replace(file: &Path, text: &[u8]) -> io::Result<()> {
 /// Installs the launcher under the user's data directory.
 pub fn install_launcher(data_home: &Path) -> io::Result<PathBuf> {
     let file = data_home.join("distmesh").join("launch");
-    if std::fs::read(&file).is_ok_and(|text| text == LAUNCHER.as_bytes()) {
+    let same = std::fs::read(&file).is_ok_and(|text| text == LAUNCHER.as_bytes());
+    if same && is_executable(&file) {
         return Ok(file);
     }
-    std::fs::create_dir_all(data_home.join("distmesh"))?;
-    replace(&file, LAUNCHER.as_bytes())?;
-    std::fs::set_permissions(&file, Permissions::from_mode(0o755))?;
+    let dir = data_home.join("distmesh");
+    std::fs::create_dir_all(&dir)?;
+    let mut new = tempfile::NamedTempFile::new_in(&dir)?;
+    new.write_all(LAUNCHER.as_bytes())?;
+    std::fs::set_permissions(new.path(), Permissions::from_mode(0o755))?;
+    new.persist(&file).map_err(|error| error.error)?;
     Ok(file)
 }
 

@@ -36,6 +36,13 @@ pub(super) enum Said {
     },
     /// A make begins, with pipes of its own.
     Make(MakeBegan),
+    /// A build was told how many jobs may run at once.
+    AtMost {
+        /// As it was called.
+        command: String,
+        /// How many; more than one.
+        jobs: u32,
+    },
     /// Something a person should know, once.
     Notice(String),
     /// Compiles that we will not see, why, and the cure.

@@ -11,8 +11,10 @@ use std::process::{Command, ExitCode};
 
 use super::guard;
 use super::layout::{
-    is_compiler, is_masquerade, is_tool, link_names, masked_path, plain_path, real_tool,
+    State, first_tool, is_compiler, is_genuine, is_masquerade, is_tool, link_names, masked_path,
+    plain_path, real_tool,
 };
+use crate::machine::namespaces;
 
 /// Set for what a compiler of ours runs. One that is a script, and looks for the next of its name behind its own directory, must
 /// find the PATH that it would have without us, or it meets our link and so itself for ever.
@@ -21,8 +23,14 @@ const WITHIN: &str = "DISTMESH_WITHIN";
 /// The tool that the build's own command named by its path: our link was called in its place, and is by makes below it.
 pub(super) const NAMED_TOOL: &str = "DISTMESH_TOOL";
 
+/// Where the session's ports and the numbers of processes count.
+pub(super) const NAMESPACES: &str = "DISTMESH_NAMESPACES";
+
 /// The word that makes this program the CMake launcher's other half.
 const LAUNCH: &str = "__launch";
+
+/// Where tools are on every system.
+const USUAL_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The program that has nothing else in it.
 const SMALL: &str = "distmesh-shim";
@@ -79,7 +87,8 @@ pub fn run_if_shim() {
             let rest = args.split_off(2);
             let named = Path::new(&args[1]);
             let real = place.as_ref().map(|place| place.genuine(named));
-            compiler::compile(real.as_deref().unwrap_or(named), rest, place.as_ref());
+            let in_session = place.as_ref().map(|place| (place, State::read(&place.dir)));
+            compiler::compile(real.as_deref().unwrap_or(named), rest, in_session);
         }
         ("distcc", Some(_), Some(place)) => {
             let rest = args.split_off(1);
@@ -99,7 +108,21 @@ fn become_named(name: &OsStr, called: OsString, args: Vec<OsString>, place: Opti
     let by_path = Path::new(&called).is_absolute() && is_tool(&text);
     let named = variable(NAMED_TOOL).filter(|_| by_path).map(PathBuf::from);
     let named = named.filter(|tool| tool.file_name() == Some(name));
-    let Some(real) = named.or_else(|| real_tool(name, &path, own().as_deref())) else {
+    let state = place.as_ref().map(|place| State::read(&place.dir));
+    let state = state.unwrap_or_default();
+    // One that workers have is real, which takes ten system calls to find out.
+    let is_known = |file: &Path| {
+        let mut compilers = state.compilers.iter();
+        compilers.any(|compiler| Path::new(&compiler.path) == file)
+    };
+    let found = |path: &OsStr| {
+        first_tool(name, path, |file| {
+            is_known(file) || is_genuine(file, own().as_deref())
+        })
+    };
+    let real = named.or_else(|| found(&path));
+    // A build may have kept nothing but our links on PATH, as bitbake does.
+    let Some(real) = real.or_else(|| found(OsStr::new(USUAL_PATH))) else {
         fail(name)
     };
     match place {
@@ -111,13 +134,14 @@ fn become_named(name: &OsStr, called: OsString, args: Vec<OsString>, place: Opti
                 args,
             },
             &place,
+            state,
         ),
         Some(place) if variable(WITHIN).is_some() => execute(
             Command::new(name)
                 .args(args)
                 .env("PATH", place.plain_path()),
         ),
-        place => compiler::compile(&real, args, place.as_ref()),
+        place => compiler::compile(&real, args, place.as_ref().map(|place| (place, state))),
     }
 }
 
@@ -128,9 +152,13 @@ struct Place {
 }
 
 impl Place {
-    /// `None` when the session has ended.
+    /// `None` when the session has ended, or is out of reach: `unshare -n make` sees its files and not its ports.
     fn find() -> Option<Self> {
         let dir = PathBuf::from(variable("DISTMESH_BUILD_DIR")?);
+        let its = variable(NAMESPACES);
+        if its.is_some() && its != namespaces().map(OsString::from) {
+            return None;
+        }
         let path = variable("PATH").unwrap_or_default();
         dir.join("record.sock")
             .exists()

@@ -183,9 +183,11 @@ impl Joined {
 
 /// The command without a session: the same shims and jobserver, nothing to send work to.
 async fn alone(args: &BuildArgs, watch: Watch) -> Result<(BuildOutcome, Watch), Failure> {
+    // Below the directories of some batch systems no socket has room.
+    let parent = Some(env::temp_dir()).filter(|dir| dir.as_os_str().len() <= ROOM_FOR_SOCKETS);
     let dir = tempfile::Builder::new()
         .prefix("distmesh-")
-        .tempdir()
+        .tempdir_in(parent.unwrap_or_else(|| "/tmp".into()))
         .or_cannot("make a temporary directory")?;
     let (_, updates) = mpsc::channel(1);
     let (feedback, _) = mpsc::channel(1);
@@ -395,6 +397,9 @@ fn now() -> Instant {
 
 /// Somewhat longer than a session takes to say goodbye and to withdraw its descriptor; one that begins takes a moment.
 const CHANGING_HANDS: Duration = Duration::from_secs(10);
+
+/// With `/distmesh-`, six letters and `/build/record.sock` it makes 100 bytes, of 103 that an address may have (`sockaddr_un` of macOS).
+const ROOM_FOR_SOCKETS: usize = 66;
 
 /// Updates on their way to a build that is busy.
 const UPDATES: usize = 256;

@@ -1,9 +1,9 @@
 //! Directories that live as long as the process that made them, even if it is killed.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -34,18 +34,22 @@ impl SessionDir {
             path: self.path().to_owned(),
             source,
         };
-        let made = tempfile::Builder::new()
-            .prefix(&format!("{PREFIX}{kind}-"))
-            .tempdir_in(self.path())
-            .map_err(io)?;
-        let lock = locked(
-            &made.path().join(LOCK),
-            FlockOperation::NonBlockingLockExclusive,
-        )?;
-        Ok(PrivateDir {
-            path: made.keep(),
-            _lock: lock,
-        })
+        let path = self.make(kind).map_err(io)?;
+        let lock = locked(&path.join(LOCK), FlockOperation::NonBlockingLockExclusive)?;
+        Ok(PrivateDir { path, _lock: lock })
+    }
+
+    /// The lowest number that is free: of builds that follow one another, each finds the paths of tools that the one before has written
+    /// down.
+    fn make(&self, kind: &str) -> io::Result<PathBuf> {
+        let mut number = 1;
+        loop {
+            let path = self.path().join(format!("{PREFIX}{kind}-{number}"));
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                made => return made.map(|()| path),
+            }
+        }
     }
 }
 
@@ -134,6 +138,12 @@ mod tests {
         let gone = first.path().to_owned();
         drop(first);
         assert!(!gone.exists() && second.path().is_dir());
+        let third = session.private("build").unwrap();
+        assert_eq!(
+            third.path(),
+            gone,
+            "what has its path written down finds it again"
+        );
     }
 
     #[test]
@@ -148,7 +158,8 @@ mod tests {
             left.exists(),
             "the test takes the path away, so that the drop removes nothing"
         );
-        let _next = session.private("worker").unwrap();
-        assert!(!left.exists());
+        let next = session.private("worker").unwrap();
+        assert!(!left.join("litter").exists());
+        assert_eq!(next.path(), left, "its number is free again");
     }
 }

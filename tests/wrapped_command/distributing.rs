@@ -342,3 +342,31 @@ async fn a_script_that_a_recipe_puts_before_path_and_that_calls_the_next_of_its_
     let is = |news: &BuildNews| matches!(news, BuildNews::Seen(seen) if script == std::path::Path::new(&seen.compiler.path));
     assert!(told.news.iter().any(is), "{:?}", told.news);
 }
+
+/// Our ports are not there; distcc would try them for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_without_the_network_or_among_other_processes_compiles_here() {
+    let worker = Worker::start(4).await;
+    let stage = Stage::new(&[
+        ("a.c", "int a;\n"),
+        (
+            "Makefile",
+            ".PHONY: all\nall: b.o c.o\nb.o c.o: a.c\n\tgcc -c $< -o $@\n",
+        ),
+    ]);
+    let script = "unshare -rn gcc -c a.c && unshare -rpf --mount-proc make -j && gcc -c a.c -o d.o";
+    let told = worker.build(stage.sh(script)).await;
+    assert_eq!((told.outcome.exit, told.outcome.remote), (0, 1), "{told:?}");
+    assert_eq!(stage.objects(), 4);
+}
+
+/// As bitbake does, which links what it finds and then cleans the environment.
+#[tokio::test]
+async fn a_link_to_our_link_leads_to_the_real_tool_when_nothing_else_is_on_path() {
+    let stage = Stage::new(&[("a.c", "int a;\n")]);
+    let script = "mkdir tools && ln -s \"$(command -v gcc)\" tools/gcc && env -i PATH=$PWD/tools tools/gcc -E a.c -o first && \
+                  env -i PATH=$PWD/tools /bin/sh -c 'gcc -E a.c -o second'";
+    let told = stage.build(script, 0).await;
+    assert_eq!(told.outcome.exit, 0, "{told:?}");
+    assert!(stage.path("first").exists() && stage.path("second").exists());
+}

@@ -1,5 +1,7 @@
 //! Tokens: never more jobs than granted, never silently serial.
 
+use distmesh::build::BuildNews;
+
 use crate::stage::Stage;
 
 /// Recipes that write how many ran when each began.
@@ -77,6 +79,26 @@ async fn a_plain_make_says_that_it_became_parallel() {
             .await
             .noticed("-j1 keeps it serial")
     );
+}
+
+#[tokio::test]
+async fn a_number_that_leaves_workers_idle_is_told_once() {
+    let build = "rule t\n  command = true\nbuild all: t\n";
+    let stage = Stage::new(&[("Makefile", &makefile(2)), ("build.ninja", build)]);
+    for (call, capacity, told_of) in [
+        ("make -j3 && make -j3", 8, 1),
+        ("MAKEFLAGS=-j3 make", 8, 1),
+        ("ninja -j3", 8, 1),
+        ("make -j3", 3, 0),
+        ("make -j", 8, 0),
+        ("make -j1", 8, 0),
+        ("ninja", 8, 0),
+    ] {
+        let told = stage.build(call, capacity).await;
+        let is = |news: &&BuildNews| matches!(news, BuildNews::Incident(text) if text.contains("-j3 keeps to 3 jobs"));
+        assert_eq!(told.outcome.exit, 0, "{call}");
+        assert_eq!(told.news.iter().filter(is).count(), told_of, "{call}");
+    }
 }
 
 #[tokio::test]

@@ -18,11 +18,10 @@ use crate::event::{CompileSeen, Compiler, Route};
 use crate::machine::cpu;
 
 /// Becomes distcc, ccache or this compiler, which is a real one.
-pub(super) fn compile(real: &Path, args: Vec<OsString>, place: Option<&Place>) -> ! {
-    let (Some(place), Some(words)) = (place, texts(&args)) else {
+pub(super) fn compile(real: &Path, args: Vec<OsString>, in_session: Option<(&Place, State)>) -> ! {
+    let (Some((place, state)), Some(words)) = (in_session, texts(&args)) else {
         execute(Command::new(real).args(args))
     };
-    let state = State::read(&place.dir);
     let mut seen = judge(real, &words, &state);
     let is_compile = seen.route != Route::NotACompile;
     if state.ccache && is_compile {

@@ -31,11 +31,10 @@ pub(super) struct Call<'a> {
 }
 
 /// Becomes the tool with its `-j` adapted.
-pub(super) fn adapt(call: Call<'_>, place: &Place) -> ! {
+pub(super) fn adapt(call: Call<'_>, place: &Place, state: State) -> ! {
     let Some(words) = texts(&call.args) else {
         execute(&mut call.command(&call.args))
     };
-    let state = State::read(&place.dir);
     let shop = Shop { call, place, state };
     match shop.call.name {
         "cmake" | "cmake3" => shop.cmake(&words),
@@ -99,9 +98,17 @@ impl Shop<'_> {
 
     /// `typed` is the command with every argument as it was.
     fn start_make(&self, mut start: Start, mut typed: Command) -> ! {
-        let flags = Flags::parse(&text_variable("MAKEFLAGS").unwrap_or_default());
-        let gnu = Flags::parse(&text_variable("GNUMAKEFLAGS").unwrap_or_default());
-        let above = variable(MAKE).filter(|_| variable("MAKELEVEL").is_some());
+        let texts = ["MAKEFLAGS", "GNUMAKEFLAGS"]
+            .map(|name| variable(name).unwrap_or_default().into_string());
+        // What is no text is not ours to write anew.
+        let [Ok(flags), Ok(gnu)] = texts else {
+            execute(&mut typed)
+        };
+        let (flags, gnu) = (Flags::parse(&flags), Flags::parse(&gnu));
+        // make before 4.4 gives `$(shell …)` no MAKELEVEL.
+        let is_serial = |above: &OsString| above == SERIAL;
+        let above =
+            variable(MAKE).filter(|above| is_serial(above) || variable("MAKELEVEL").is_some());
         // Under a make of ours, `-j` in MAKEFLAGS is ours too. One that has rebuilt a makefile executes itself again, without the `-j`
         // that was taken from it.
         let jobs = match (said_before(), &above) {
@@ -118,21 +125,25 @@ impl Shop<'_> {
             typed.env("MAKEFLAGS", flags.serial()).env(MAKE, SERIAL);
             execute(&mut typed);
         }
-        if jobs == Jobs::Unsaid && above.is_none() {
-            self.say_parallel();
+        if above.is_none() {
+            match jobs {
+                Jobs::Unsaid => self.say_parallel(),
+                Jobs::Unlimited | Jobs::AtMost(_) => self.say_at_most(jobs),
+            }
         }
         start.command.env("GNUMAKEFLAGS", gnu.serial());
         let joined = above.filter(|_| jobs.ceiling().is_none() && !below_serial);
-        match joined.map_or_else(|| self.new_pipes(jobs), |dir| Ok(dir.into())) {
-            Ok(dir) => match jobserver(&dir, &self.call) {
-                Ok(auth) => {
-                    let flags = flags.with_jobserver(&auth);
-                    execute(start.command.env("MAKEFLAGS", flags).env(MAKE, dir))
-                }
-                Err(_) => execute(&mut typed),
-            },
-            Err(_) => execute(&mut typed),
+        let dir = joined.map_or_else(|| self.new_pipes(jobs), |dir| Ok(dir.into()));
+        let auth = dir.and_then(|dir: PathBuf| Ok((jobserver(&dir)?, dir)));
+        if let Ok((auth, dir)) = auth {
+            let flags = flags.with_jobserver(&auth);
+            execute(start.command.env("MAKEFLAGS", flags).env(MAKE, dir))
         }
+        // Nobody grants tokens, and `-j` alone would start all that there is.
+        if jobs == Jobs::Unlimited && !self.call.args.iter().any(|word| word == "--") {
+            typed.arg(format!("-j{}", self.total()));
+        }
+        execute(&mut typed)
     }
 
     fn new_pipes(&self, jobs: Jobs) -> io::Result<PathBuf> {
@@ -162,6 +173,14 @@ impl Shop<'_> {
         say(&self.place.dir, &Said::Notice(text.to_owned()));
     }
 
+    /// A number that was right for one machine.
+    fn say_at_most(&self, jobs: Jobs) {
+        if let Some(jobs @ 2..) = jobs.ceiling() {
+            let command = format!("{} -j{jobs}", self.call.name);
+            say(&self.place.dir, &Said::AtMost { command, jobs });
+        }
+    }
+
     /// `make CC=/usr/bin/gcc`.
     fn name_absolute_compiler(&self, words: &[String]) {
         for word in words {
@@ -177,6 +196,7 @@ impl Shop<'_> {
     fn ninja(&self, words: &[String]) -> ! {
         let adapted = adapt_ninja(words);
         let mut command = self.call.command(&self.with_fixed_jobs(words, &adapted));
+        self.say_at_most(adapted.jobs);
         match self.tree(adapted.directory.as_deref()) {
             Some(_) => self.hide_masquerade(&mut command),
             None => drop(command.env("PATH", self.place.masked_path())),
@@ -242,6 +262,7 @@ impl Shop<'_> {
             Some(Generator::Ninja) => {
                 let native = adapt_ninja(&build.native);
                 let unsaid = native.jobs == Jobs::Unsaid && jobs.ceiling().is_none();
+                self.say_at_most(native.jobs.or(jobs));
                 if unsaid {
                     let fixed = [vec![format!("-j{}", self.total())], build.native.clone()];
                     execute(&mut self.cmake_command(&build, &fixed.concat()))
@@ -253,7 +274,10 @@ impl Shop<'_> {
                 let total = self.total().to_string();
                 execute(typed.env("CMAKE_BUILD_PARALLEL_LEVEL", total))
             }
-            Some(Generator::Other) | None => execute(&mut typed),
+            Some(Generator::Other) | None => {
+                self.say_at_most(jobs);
+                execute(&mut typed)
+            }
         }
     }
 
@@ -386,14 +410,13 @@ fn is_script(program: &Path) -> bool {
     read.is_ok() && start == *b"#!"
 }
 
-/// Opens the pipes for the make that we become, and names them as it wants to have them named.
-fn jobserver(dir: &Path, call: &Call<'_>) -> io::Result<String> {
+/// Opens the pipes for the make that we become, and names them. make before 4.2, as Apple's 3.81, knows the first option alone, later ones
+/// the second; each passes over what it does not know, where it stands in `MAKEFLAGS`.
+fn jobserver(dir: &Path) -> io::Result<String> {
     let tokens = inheritable(open_pipe(dir, PipeEnd::Tokens)?)?;
     let returned = inheritable(open_pipe(dir, PipeEnd::Returned)?)?;
-    // Apple's make is 3.81, from before the option was renamed.
-    let old = cfg!(target_os = "macos") && call.real.starts_with("/usr/bin");
-    let option = if old { "fds" } else { "auth" };
-    Ok(format!("--jobserver-{option}={tokens},{returned}"))
+    let pipes = format!("{tokens},{returned}");
+    Ok(format!("--jobserver-fds={pipes} --jobserver-auth={pipes}"))
 }
 
 fn inheritable(pipe: File) -> io::Result<i32> {

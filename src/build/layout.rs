@@ -248,6 +248,25 @@ pub fn open_both_ways(pipe: &Path) -> io::Result<File> {
     File::options().read(true).write(true).open(pipe)
 }
 
+/// Tells how much lies in a named pipe.
+#[derive(Debug)]
+pub struct Gauge(File);
+
+impl Gauge {
+    /// Of this pipe, which somebody has open to write. An end that may write as well would tell, on macOS, how much lies on its own empty
+    /// side (XNU's `fifo_ioctl` asks the write socket last).
+    pub fn open(pipe: &Path) -> io::Result<Self> {
+        File::open(pipe).map(Self)
+    }
+
+    /// Bytes that nobody has read yet.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        let waiting = rustix::io::ioctl_fionread(&self.0).unwrap_or(0);
+        u32::try_from(waiting).unwrap_or(u32::MAX)
+    }
+}
+
 /// Writes a file so that readers see the old text or the new one.
 pub fn replace(file: &Path, text: &[u8]) -> io::Result<()> {
     let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;

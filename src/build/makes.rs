@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::bell::{Bell, Rope};
 use super::broker::{Holder, LossWatch, deal};
-use super::layout::{PipeEnd, open_pipe};
+use super::layout::{Gauge, PipeEnd, open_pipe, pipe};
 use super::processes::jobs;
 use super::pulse::Pulse;
 use super::record::MakeBegan;
-use crate::machine::clock::monotonic_ns;
+use crate::machine::{clock::monotonic_ns, processes};
 
 /// Tokens moved by one call; more wait for the next tick.
 const BATCH: usize = 512;
@@ -49,6 +49,7 @@ struct Make {
 #[derive(Debug)]
 struct Pipes {
     tokens: File,
+    unread: Gauge,
     returned: File,
     rope: Option<Rope>,
 }
@@ -121,7 +122,8 @@ impl Makes {
     /// Looks for tokens whose sub-make was killed, when that is due, and grants them again.
     pub(super) fn find_lost(&mut self, holders: &[Holder], now: Instant) {
         let held = holders.iter().any(|holder| holder.held > 0);
-        if !held || self.look_due.is_some_and(|due| now < due) {
+        // Where threads are not told, rustc's tokens would be taken for lost.
+        if !held || !processes::are_told() || self.look_due.is_some_and(|due| now < due) {
             return;
         }
         let lost = self.handle_look(holders);
@@ -188,6 +190,7 @@ impl Pipes {
         let rope = bell.map(|bell| bell.hang(&returned)).transpose()?;
         Ok(Self {
             tokens: open(PipeEnd::Tokens)?,
+            unread: Gauge::open(&pipe(&began.dir, PipeEnd::Tokens))?,
             returned,
             rope,
         })
@@ -203,8 +206,7 @@ impl Pipes {
     }
 
     fn unread(&self) -> u32 {
-        let waiting = rustix::io::ioctl_fionread(&self.tokens).unwrap_or(0);
-        u32::try_from(waiting).unwrap_or(u32::MAX)
+        self.unread.waiting()
     }
 }
 

@@ -5,13 +5,16 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::home::{Offer, Permit};
-use super::layout::{make_fifo, open_both_ways};
+use super::layout::{Gauge, make_fifo, open_both_ways};
 
 /// The session's end.
 #[derive(Debug)]
 pub(super) struct Permits {
     pipe: File,
+    gauge: Gauge,
     permit: Permit,
+    /// How many lay in the pipe when that was last looked at.
+    ready: u32,
 }
 
 /// More are never offered.
@@ -23,7 +26,9 @@ impl Permits {
         make_fifo(&at)?;
         Ok(Self {
             pipe: open_quickly(&at)?,
+            gauge: Gauge::open(&at)?,
             permit: Permit::Spare,
+            ready: 0,
         })
     }
 
@@ -33,15 +38,16 @@ impl Permits {
             self.take_back(BATCH);
             self.permit = offer.permit;
         }
-        let ready = self.ready() as usize;
-        let wanted = offer.count as usize;
+        let ready = self.gauge.waiting() as usize;
+        let wanted = (offer.count as usize).min(BATCH);
         if wanted > ready {
             let bytes = [byte(offer.permit); BATCH];
             // A pipe that cannot be written offers nothing; compiles go to workers as ever.
-            drop(self.pipe.write(&bytes[..(wanted - ready).min(BATCH)]));
+            drop(self.pipe.write(&bytes[..wanted - ready]));
         } else if wanted < ready {
             self.take_back(ready - wanted);
         }
+        self.ready = wanted as u32;
     }
 
     /// How many spare permits lie in it.
@@ -52,10 +58,9 @@ impl Permits {
         }
     }
 
-    /// How many permits lie in it.
+    /// How many permits lay in it after the last offer; shims may have taken some.
     pub(super) fn ready(&self) -> u32 {
-        let waiting = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
-        u32::try_from(waiting).unwrap_or(u32::MAX)
+        self.ready
     }
 
     fn take_back(&mut self, count: usize) {
@@ -114,12 +119,12 @@ mod tests {
         assert_eq!(take(dir.path()), None);
         permits.offer(offer(Permit::Spare, 2));
         assert_eq!(take(dir.path()), Some(Permit::Spare));
-        assert_eq!(permits.spare(), 1);
+        assert_eq!(permits.gauge.waiting(), 1);
         put_back(dir.path(), Permit::Spare);
-        assert_eq!(permits.spare(), 2);
+        assert_eq!((permits.gauge.waiting(), permits.spare()), (2, 2));
         assert_eq!(take(dir.path()), Some(Permit::Spare));
         permits.offer(offer(Permit::Ordinary, 1));
-        assert_eq!(permits.spare(), 0);
+        assert_eq!((permits.spare(), permits.ready()), (0, 1));
         assert_eq!(take(dir.path()), Some(Permit::Ordinary));
         assert_eq!(take(dir.path()), None);
         permits.offer(offer(Permit::Ordinary, 3));

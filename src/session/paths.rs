@@ -71,7 +71,8 @@ pub enum PathError {
 
 impl RuntimeDir {
     /// Finds the runtime directory by the environment: `DISTMESH_RUNTIME_DIR`, else `distmesh` below `XDG_RUNTIME_DIR`
-    /// (XDG Base Directory Specification), else `distmesh-UID` below `TMPDIR` or `/tmp`; makes it if it is missing.
+    /// (XDG Base Directory Specification), else `distmesh-UID` below `TMPDIR`, or below `/tmp` where that is too long for sockets; makes it
+    /// if it is missing.
     pub fn locate(env: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, PathError> {
         let uid = rustix::process::getuid().as_raw();
         let path = env("DISTMESH_RUNTIME_DIR")
@@ -80,11 +81,7 @@ impl RuntimeDir {
                     .filter(|dir| dir.is_absolute())
                     .map(|dir| dir.join("distmesh"))
             })
-            .unwrap_or_else(|| {
-                env("TMPDIR")
-                    .unwrap_or_else(|| PathBuf::from("/tmp"))
-                    .join(format!("distmesh-{uid}"))
-            });
+            .unwrap_or_else(|| temporary(env("TMPDIR"), uid));
         private_dir(&path)?;
         Ok(Self(path))
     }
@@ -110,6 +107,19 @@ impl RuntimeDir {
         private_dir(&path)?;
         Ok(SessionDir(path))
     }
+}
+
+/// macOS has a `TMPDIR` of 49 bytes, below which no session's sockets would have room.
+fn temporary(tmpdir: Option<PathBuf>, uid: u32) -> PathBuf {
+    let name = format!("distmesh-{uid}");
+    let has_room = |path: &PathBuf| {
+        let session = path.as_os_str().len() + "/sessions/".len() + USUAL_NAME;
+        session + SOCKET_NAME <= MAX_SOCKET
+    };
+    tmpdir
+        .map(|dir| dir.join(&name))
+        .filter(has_room)
+        .unwrap_or_else(|| Path::new("/tmp").join(name))
 }
 
 impl SessionDir {
@@ -227,8 +237,11 @@ fn private_dir(path: &Path) -> Result<(), PathError> {
 /// What a socket's address may have: 104 bytes with the final zero on macOS, 108 on Linux (`sockaddr_un`).
 const MAX_SOCKET: usize = 103;
 
-/// The longest socket below a session: that of a build's private directory, `/own-build-` and six letters, `/b/record.sock`.
+/// The longest socket below a session: that of a build's private directory, `/own-build-` and six digits, `/b/record.sock`.
 const SOCKET_NAME: usize = 32;
+
+/// A session's name: that of a run of GitHub Actions has 13 bytes.
+const USUAL_NAME: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -293,6 +306,15 @@ mod tests {
             error.to_string().contains("DISTMESH_RUNTIME_DIR"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_temporary_directory_that_is_too_long_for_sockets_is_passed_over() {
+        let of = |dir: &str| temporary(Some(dir.into()), 501);
+        assert_eq!(of("/var/tmp"), Path::new("/var/tmp/distmesh-501"));
+        let macos = format!("/var/folders/xx/{}/T/", "x".repeat(30));
+        assert_eq!(of(&macos), Path::new("/tmp/distmesh-501"));
+        assert_eq!(temporary(None, 501), Path::new("/tmp/distmesh-501"));
     }
 
     #[test]

@@ -98,12 +98,16 @@ impl Socket {
             ..
         } = self;
         for (socket, state) in std::iter::once((&*socket, &*state)).chain(linked.iter()) {
-            match receive(socket, state, buffers, &mut take) {
-                // An ICMP error of an earlier datagram is reported here; the probes see to it.
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                    tracing::trace!(%error, "receive");
+            for _ in 0..CALLS {
+                match receive(socket, state, buffers, &mut take) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // An ICMP error of an earlier datagram is reported here; the probes see to it.
+                    Err(error) => {
+                        tracing::trace!(%error, "receive");
+                        break;
+                    }
                 }
-                Ok(()) | Err(_) => {}
             }
         }
     }
@@ -248,6 +252,9 @@ const FULL: usize = if BATCHES < quinn_udp::BATCH_SIZE {
 } else {
     quinn_udp::BATCH_SIZE
 };
+
+/// Where a call reads a single datagram, as on macOS, it takes more of them to read as many.
+const CALLS: usize = BATCHES.div_ceil(FULL);
 
 /// Batches read in one call; each may hold 64 KiB where the kernel joins datagrams.
 const BATCHES: usize = 32;

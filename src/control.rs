@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     dispatch::BuildDesk,
-    event::{BuildFeedback, BuildUpdate, Event, WorkerView},
+    event::{BuildFeedback, BuildUpdate, Event, LoadNow, WorkerView},
     machine::cpu,
     primary::PrimaryHandle,
 };
@@ -320,6 +320,8 @@ pub struct BuildLine {
     pub updates: mpsc::Receiver<BuildUpdate>,
     /// What the build says.
     pub feedback: mpsc::Sender<BuildFeedback>,
+    /// The short way to the load, if there is one.
+    pub load_now: Option<LoadNow>,
 }
 
 /// Opens a desk for one build in the primary's own process.
@@ -327,8 +329,13 @@ pub fn open_build_here(primary: PrimaryHandle) -> io::Result<BuildLine> {
     let conversation = Conversation::open(primary)?;
     let (update, updates) = mpsc::channel(UPDATES);
     let (feedback, said) = mpsc::channel(UPDATES);
+    let load_now = Some(conversation.desk.load_now());
     tokio::spawn(conversation.run(said, update));
-    Ok(BuildLine { updates, feedback })
+    Ok(BuildLine {
+        updates,
+        feedback,
+        load_now,
+    })
 }
 
 /// Opens a desk for one build in the session of another process.
@@ -339,7 +346,11 @@ pub async fn open_build(socket: &Path) -> io::Result<BuildLine> {
     tokio::spawn(read_lines(lines, update));
     // A session that went away ends the updates, which says it.
     tokio::spawn(async move { drop(write_lines(said, write).await) });
-    Ok(BuildLine { updates, feedback })
+    Ok(BuildLine {
+        updates,
+        feedback,
+        load_now: None,
+    })
 }
 
 async fn connect(

@@ -3,7 +3,7 @@
 //! Events are facts about the past. They are written to `events.jsonl`, one a line, and everything that a person is shown
 //! (progress, status, report, trace) is rendered from them.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -216,6 +216,30 @@ pub struct Load {
     pub in_dispatch: u32,
     /// Those of them that no live worker can do: they are handed back one by one, see [`BuildFeedback::HandBack`].
     pub stranded: u32,
+}
+
+/// Asks for a build's load as it is now, and when that was, by the system's monotonic clock in nanoseconds: where dispatch is in the
+/// same process, this saves the way there and back. `None` when the session has ended.
+#[derive(Clone)]
+pub struct LoadNow(Arc<dyn Fn() -> Option<(Load, u64)> + Send + Sync>);
+
+impl LoadNow {
+    /// By this way.
+    pub fn new(ask: impl Fn() -> Option<(Load, u64)> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    /// Asks.
+    #[must_use]
+    pub fn ask(&self) -> Option<(Load, u64)> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for LoadNow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LoadNow")
+    }
 }
 
 /// What a build tells the dispatch that serves it.

@@ -22,7 +22,7 @@ use super::record::Said;
 use super::{BuildNews, BuildOptions};
 use crate::event::{
     BuildFeedback, BuildUpdate, CompileSeen, Compiler, JobOutcome, JobRecord, LinkState, Load,
-    Route,
+    LoadNow, Route,
 };
 use crate::machine::memory::{affordable, available_kib};
 
@@ -41,6 +41,8 @@ pub(super) struct Desk {
     bell: Bell,
     returns: Returns,
     load: Load,
+    /// When it was so, by the system's monotonic clock in nanoseconds.
+    load_at_ns: u64,
     /// The local limit that memory allows.
     limit: u32,
     memory_seen: Option<Instant>,
@@ -89,6 +91,7 @@ impl Desk {
             bell: Bell::default(),
             returns: Returns::default(),
             load: Load::default(),
+            load_at_ns: 0,
             limit: state.local,
             state,
             memory_seen: None,
@@ -275,6 +278,11 @@ impl Desk {
     }
 
     fn take_load(&mut self, load: Load, at_ns: u64) -> io::Result<()> {
+        // One that was asked for has overtaken it.
+        if at_ns < self.load_at_ns {
+            return Ok(());
+        }
+        self.load_at_ns = at_ns;
         self.returns.handle_load(at_ns);
         // One that was asked for tells nothing of them.
         if load != self.load {
@@ -303,6 +311,12 @@ impl Desk {
         self.kept.count(Permit::Spare) > 0
     }
 
+    /// Whether a load tells of nothing but jobs that have ended.
+    pub(super) fn only_ended(&self, load: &Load) -> bool {
+        let ended = load.in_dispatch <= self.load.in_dispatch;
+        ended && load.capacity == self.load.capacity && load.stranded <= self.load.stranded
+    }
+
     /// A token came back.
     pub(super) async fn returned(&self) {
         self.bell.rung().await;
@@ -314,22 +328,37 @@ impl Desk {
         let holders = self.makes.settle();
         let (tokens, by_ns) = self.makes.take_returned();
         self.returns.handle_returned(tokens, by_ns);
-        if is_due(&mut self.memory_seen, now, MEMORY_EVERY) {
+        // One job may always run.
+        if self.state.local > 1 && is_due(&mut self.memory_seen, now, MEMORY_EVERY) {
             let running = here(&holders, self.load());
             self.limit = affordable(self.state.local, running, available_kib());
         }
         self.hand_back(&holders, now);
         self.call_back(&holders, now);
-        self.offer_home(&holders, now);
+        let busy = self.offer_home(&holders, now);
         let room = self.room(&holders);
-        self.makes.deal(&holders, room);
+        let dealt = self.makes.deal(&holders, room);
+        // Who got a token is about to use it: to go on for a few milliseconds is not worth two signals for each process.
+        self.kept.let_rest(busy || dealt, now);
         self.makes.find_lost(&holders, now);
         self.flush();
         match holders.len() {
-            _ if self.home.is_settling() => Outlook::Changing,
-            0 | 1 => Outlook::Still,
-            _ => Outlook::Shared,
+            // Who got a token is about to use it.
+            _ if self.home.is_settling() && !dealt => Outlook::Changing,
+            2.. => Outlook::Shared,
+            _ if self.kept.is_resting() && !busy => Outlook::Shared,
+            _ if self.awaits() => Outlook::Waiting,
+            _ => Outlook::Still,
         }
+    }
+
+    /// Whether something is under way of whose end nobody tells, or that falls due.
+    fn awaits(&self) -> bool {
+        self.kept.count(Permit::Spare) + self.kept.count(Permit::Ordinary) > 0
+            || self.handed.is_some()
+            || !self.silent.is_empty()
+            || self.load.stranded > 0
+            || self.idle.is_counting()
     }
 
     /// The load as far as it is certain.
@@ -343,13 +372,27 @@ impl Desk {
         let room_now = room(holders, self.limits(certain));
         let idle = holders.iter().any(|holder| holder.unread > 0);
         let matters = || room_now < room(holders, self.limits(self.load));
-        if certain != self.load
-            && (idle || self.load.stranded > 0 || matters())
-            && self.returns.asks()
-        {
-            self.outbox.push_back(BuildFeedback::AskLoad);
+        if certain == self.load || !(idle || self.load.stranded > 0 || matters()) {
+            return room_now;
+        }
+        if self.ask_load() {
+            return room(holders, self.limits(self.load()));
         }
         room_now
+    }
+
+    /// Whether the load is the newest now; else it is asked for.
+    fn ask_load(&mut self) -> bool {
+        let now = self.options.load_now.as_ref().and_then(LoadNow::ask);
+        if let Some((load, at_ns)) = now {
+            // What could not be written is written with the next.
+            drop(self.take_load(load, at_ns));
+            return true;
+        }
+        if self.returns.asks() {
+            self.outbox.push_back(BuildFeedback::AskLoad);
+        }
+        false
     }
 
     fn limits(&self, mut load: Load) -> Limits {

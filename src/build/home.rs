@@ -84,6 +84,8 @@ pub struct Home {
     last_sent: Option<Instant>,
     sampling: bool,
     idle_ticks: u32,
+    /// The workers were full at the last look.
+    full: bool,
 }
 
 impl Home {
@@ -165,7 +167,7 @@ impl Home {
 
     /// Whether the next look may offer what this one did not: idleness is believed only after some.
     pub fn is_settling(&self) -> bool {
-        (1..STEADY_TICKS).contains(&self.idle_ticks)
+        self.full && (1..STEADY_TICKS).contains(&self.idle_ticks)
     }
 
     /// How many permits should lie ready. Ask at every tick.
@@ -173,16 +175,16 @@ impl Home {
         let idle = moment.here + moment.spare < moment.local;
         // The load is a few milliseconds old: one tick of idleness is none.
         self.idle_ticks = if idle { self.idle_ticks + 1 } else { 0 };
+        self.full = moment.load.in_dispatch > moment.load.capacity;
         if self.stays || moment.load.capacity == 0 {
             return self.offer_to_stay(moment);
         }
         if self.wants_sample(moment) {
             return Offer::ordinary(1);
         }
-        let full = moment.load.in_dispatch > moment.load.capacity;
         Offer {
             permit: Permit::Spare,
-            count: u32::from(full && self.idle_ticks >= STEADY_TICKS),
+            count: u32::from(self.full && self.idle_ticks >= STEADY_TICKS),
         }
     }
 
@@ -238,6 +240,11 @@ impl Idle {
     /// Something wants to start here.
     pub fn handle_wanted(&mut self) {
         self.since = None;
+    }
+
+    /// Whether jobs may come back without anything that happens.
+    pub fn is_counting(&self) -> bool {
+        self.since.is_some()
     }
 
     /// Nothing wants to start, jobs are away, and there is so much room here. Returns how many of them may come back now.

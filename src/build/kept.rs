@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::Pid;
 
 use super::home::Permit;
-use super::pause::signal_tree;
+use super::pause::{resume, stop};
 use super::pulse::Pulse;
 
 #[derive(Debug, Default)]
@@ -18,8 +18,8 @@ struct Compile {
     permit: Permit,
     source_bytes: Option<u64>,
     since: Instant,
-    /// Since when it is stopped.
-    stopped: Option<Instant>,
+    /// Since when it is stopped, and of which processes it consists.
+    stopped: Option<(Instant, Vec<Pid>)>,
     rested: Duration,
 }
 
@@ -58,15 +58,17 @@ impl Kept {
         let spare = |compile: &&mut Compile| compile.permit == Permit::Spare;
         for compile in self.0.iter_mut().filter(spare) {
             let tired = compile.rested_until(now) >= RESTS_AT_MOST;
-            match (busy && !tired, compile.stopped) {
-                (true, None) if STOPS => {
-                    signal_tree(compile.pid, Signal::STOP);
-                    compile.stopped = Some(now);
-                }
-                (false, Some(_)) => compile.resume(now),
+            match (busy && !tired, compile.stopped.is_some()) {
+                (true, false) if STOPS => compile.stopped = Some((now, stop(compile.pid))),
+                (false, true) => compile.resume(now),
                 (true | false, _) => {}
             }
         }
+    }
+
+    /// Whether a compile is stopped.
+    pub(super) fn is_resting(&self) -> bool {
+        self.0.iter().any(|compile| compile.stopped.is_some())
     }
 
     /// How many run by this permit.
@@ -82,12 +84,14 @@ const STOPS: bool = cfg!(target_os = "linux");
 impl Compile {
     fn resume(&mut self, now: Instant) {
         self.rested = self.rested_until(now);
-        self.stopped = None;
-        signal_tree(self.pid, Signal::CONT);
+        if let Some((_, processes)) = self.stopped.take() {
+            resume(&processes);
+        }
     }
 
     fn rested_until(&self, now: Instant) -> Duration {
-        let stopped = self.stopped.map(|since| now.duration_since(since));
+        let stopped = self.stopped.as_ref();
+        let stopped = stopped.map(|(since, _)| now.duration_since(*since));
         self.rested + stopped.unwrap_or_default()
     }
 
@@ -100,8 +104,10 @@ impl Compile {
 /// A build that ends early leaves nothing stopped behind.
 impl Drop for Compile {
     fn drop(&mut self) {
-        if self.stopped.is_some() && self.pulse.beats() {
-            signal_tree(self.pid, Signal::CONT);
+        if let Some((_, processes)) = self.stopped.take()
+            && self.pulse.beats()
+        {
+            resume(&processes);
         }
     }
 }
@@ -145,7 +151,9 @@ mod tests {
         kept.let_rest(true, at(7_000));
         assert!(kept.0[0].stopped.is_none());
         assert_eq!(kept.0[0].ran(at(7_000)), Duration::from_secs(2));
-        signal_tree(driver.id(), Signal::KILL);
+        for process in stop(driver.id()) {
+            rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+        }
         driver.wait().unwrap();
         assert_eq!(kept.reap(at(8_000)).len(), 1);
     }

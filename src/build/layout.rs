@@ -53,6 +53,9 @@ pub struct State {
     pub reconfigure: bool,
     /// The CMake launcher.
     pub launcher: Option<PathBuf>,
+    /// distcc, where it was found on the PATH that the build began with: to look for it anew takes each compile some system calls.
+    #[serde(default)]
+    pub distcc: Option<PathBuf>,
 }
 
 impl State {

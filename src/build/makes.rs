@@ -111,12 +111,15 @@ impl Makes {
         (std::mem::take(&mut self.returned), self.settled_ns)
     }
 
-    /// Fills or empties each pipe as the policy says.
-    pub(super) fn deal(&mut self, holders: &[Holder], room: u32) {
+    /// Fills or empties each pipe as the policy says, and returns whether a make got a token.
+    pub(super) fn deal(&mut self, holders: &[Holder], room: u32) -> bool {
         let dealt = deal(holders, room);
+        let mut any = false;
         for (make, (holder, wanted)) in self.running.iter_mut().zip(holders.iter().zip(dealt)) {
             make.refill(holder.unread, wanted);
+            any |= wanted > holder.unread;
         }
+        any
     }
 
     /// Looks for tokens whose sub-make was killed, when that is due, and grants them again.
@@ -197,8 +200,11 @@ impl Pipes {
     }
 
     fn collect(&mut self) -> u32 {
-        let mut bytes = [0; BATCH];
-        let mut sum = self.rope.as_ref().map_or(0, Rope::take);
+        // What comes after this rings, and is taken at the next look.
+        if let Some(rope) = &self.rope {
+            return rope.take();
+        }
+        let (mut bytes, mut sum) = ([0; BATCH], 0);
         while let Ok(count @ 1..) = self.returned.read(&mut bytes) {
             sum += count as u32;
         }

@@ -12,6 +12,17 @@ pub(super) struct Pace {
     due: Instant,
 }
 
+/// How soon something that happened wants a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stir {
+    /// It changes nothing.
+    None,
+    /// What follows will stir again; a look sees to what does not follow.
+    Lazy,
+    /// At once.
+    Now,
+}
+
 /// What another look may find although nothing happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outlook {
@@ -19,6 +30,8 @@ pub(super) enum Outlook {
     Changing,
     /// Tokens that one make leaves and another would take: neither tells.
     Shared,
+    /// Something that ends, or falls due, without a word.
+    Waiting,
     /// Only what time brings.
     Still,
 }
@@ -26,9 +39,12 @@ pub(super) enum Outlook {
 /// Changes come in swarms: one look sees all of 5 ms, which is short beside any compile.
 const SOON: Duration = Duration::from_millis(5);
 const SHARED: Duration = Duration::from_millis(50);
-/// Nothing that waits for time alone waits for less than half a second. A look in an idle moment finds its caches cold, and costs
-/// 0.15 ms of CPU for that.
-const STILL: Duration = Duration::from_millis(250);
+/// A client whose job has ended writes its object, ends, and its make returns its token.
+const LAZY: Duration = Duration::from_millis(30);
+/// Nothing that waits for time alone waits for less than half a second.
+const WAITING: Duration = Duration::from_millis(250);
+/// Memory, and what nobody told of. A look in an idle moment finds its caches cold, and costs 0.15 ms of CPU for that.
+const STILL: Duration = Duration::from_secs(1);
 
 impl Pace {
     pub(super) fn new(now: Instant) -> Self {
@@ -43,8 +59,13 @@ impl Pace {
     }
 
     /// Something happened.
-    pub(super) fn handle_stir(&mut self, now: Instant) {
-        self.due = self.due.min((self.last + SOON).max(now));
+    pub(super) fn handle_stir(&mut self, stir: Stir, now: Instant) {
+        let due = match stir {
+            Stir::None => return,
+            Stir::Lazy => now + LAZY,
+            Stir::Now => (self.last + SOON).max(now),
+        };
+        self.due = self.due.min(due);
     }
 
     /// A look is done.
@@ -54,6 +75,7 @@ impl Pace {
             + match outlook {
                 Outlook::Changing => SOON,
                 Outlook::Shared => SHARED,
+                Outlook::Waiting => WAITING,
                 Outlook::Still => STILL,
             };
     }
@@ -70,13 +92,17 @@ mod tests {
         let at = |ms: u64| start + Duration::from_millis(ms);
         let mut pace = Pace::new(start);
         pace.handle_tick(Outlook::Still, at(0));
-        assert_eq!(pace.due(), at(250));
-        pace.handle_stir(at(20));
+        assert_eq!(pace.due(), at(1_000));
+        pace.handle_stir(Stir::Lazy, at(10));
+        pace.handle_stir(Stir::Lazy, at(15));
+        assert_eq!(pace.due(), at(40));
+        pace.handle_stir(Stir::None, at(16));
+        pace.handle_stir(Stir::Now, at(20));
         assert_eq!(pace.due(), at(20));
         pace.handle_tick(Outlook::Shared, at(20));
         assert_eq!(pace.due(), at(70));
-        pace.handle_stir(at(22));
-        pace.handle_stir(at(24));
+        pace.handle_stir(Stir::Now, at(22));
+        pace.handle_stir(Stir::Now, at(24));
         assert_eq!(pace.due(), at(25));
         pace.handle_tick(Outlook::Changing, at(25));
         assert_eq!(pace.due(), at(30));

@@ -9,19 +9,28 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::machine::processes::children;
 
-/// Sends a signal to a process and to all that it started; those that it starts meanwhile are found by another look.
-pub(super) fn signal_tree(root: u32, signal: Signal) {
-    let mut reached = BTreeSet::new();
+/// Stops a process and all that it started, and returns whom it reached. Who is stopped starts no other, so that these are all of them until
+/// they are resumed.
+pub(super) fn stop(root: u32) -> Vec<Pid> {
+    let (mut reached, mut known) = (Vec::new(), BTreeSet::new());
     let mut next = vec![root];
     while let Some(process) = next.pop() {
-        if !reached.insert(process) {
+        let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else {
             continue;
+        };
+        // Who has just ended needs no signal, and has no children.
+        if known.insert(process) && kill_process(pid, Signal::STOP).is_ok() {
+            reached.push(pid);
+            next.extend(children(process));
         }
-        // Before, for who dies by the signal has none afterwards; and after, for who stops by it starts no other.
-        next.extend(children(process));
-        let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
-        // Who has just ended needs no signal.
-        let _ = pid.map(|pid| kill_process(pid, signal));
-        next.extend(children(process));
+    }
+    reached
+}
+
+/// Resumes those that were stopped.
+pub(super) fn resume(stopped: &[Pid]) {
+    for pid in stopped {
+        // Who was killed meanwhile needs no signal.
+        let _ = kill_process(*pid, Signal::CONT);
     }
 }

@@ -78,8 +78,7 @@ pub(super) fn jobs(root: u32) -> u32 {
     if !processes::are_told() {
         return Processes::now().leaves(root, None);
     }
-    let threads = told_leaves(root).map(|process| processes::threads(process).max(1));
-    threads.fold(0, u32::saturating_add)
+    processes::leaf_threads(root)
 }
 
 fn told_leaves(root: u32) -> impl Iterator<Item = u32> {

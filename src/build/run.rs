@@ -16,9 +16,12 @@ use super::guard::Guard;
 use super::layout::{State, install_launcher, is_masquerade, prepare};
 use super::lease::{Lease, sweep};
 use super::outcome::BuildOutcome;
-use super::pace::Pace;
+use super::pace::{Pace, Stir};
 use super::record::{Recorder, Said};
-use crate::event::{BuildFeedback, BuildUpdate, CompileSeen, Compiler, JobRecord, WorkerView};
+use crate::event::{
+    BuildFeedback, BuildUpdate, CompileSeen, Compiler, JobRecord, LoadNow, WorkerView,
+};
+use crate::machine::clock::in_step;
 
 /// A session answers within milliseconds, on a machine that is overwhelmed within a second.
 const FIRST_WORDS: Duration = Duration::from_secs(3);
@@ -66,6 +69,8 @@ pub struct BuildOptions {
     pub ccache: bool,
     /// Compile here what is quicker here.
     pub adapt: bool,
+    /// The short way to the load, where the session is in this process.
+    pub load_now: Option<LoadNow>,
 }
 
 impl BuildOptions {
@@ -155,13 +160,17 @@ enum Happened {
 
 impl Happened {
     /// Whether it may make room for a job, or take some. A compile that begins does neither, for its token was dealt before; but a
-    /// spare one gives way to it.
-    fn stirs(&self, desk: &Desk) -> bool {
+    /// spare one gives way to it. A job that has ended makes room when its client has, too, whose token then comes back.
+    fn stirs(&self, desk: &Desk) -> Stir {
         match self {
-            Self::Tick => false,
-            Self::Said(Said::Compile(_)) => desk.holds_spare(),
+            Self::Tick => Stir::None,
+            Self::Said(Said::Compile(_)) if !desk.holds_spare() => Stir::None,
+            Self::Update(Some(BuildUpdate::Job(_))) => Stir::Lazy,
+            Self::Update(Some(BuildUpdate::Load { load, .. })) if desk.only_ended(load) => {
+                Stir::Lazy
+            }
             Self::Ended(_) | Self::Said(_) | Self::Update(_) | Self::Signal(_) | Self::Returned => {
-                true
+                Stir::Now
             }
         }
     }
@@ -176,6 +185,9 @@ impl Session {
             ccache: options.ccache,
             reconfigure: options.reconfigure,
             launcher: install_launcher(&data_home(&options)).ok(),
+            distcc: which::which_in_global("distcc", Some(options.variable("PATH")))
+                .ok()
+                .and_then(|found| found.into_iter().find(|file| file.is_absolute())),
             ..State::default()
         };
         let mut desk = Desk::open(options, state, outlets)?;
@@ -236,10 +248,16 @@ impl Session {
         let mut pace = Pace::new(now());
         let mut open = true;
         let mut tick = pin!(tokio::time::sleep_until(pace.due().into()));
+        let mut set_for = pace.due();
         loop {
-            if tick.deadline() != pace.due().into() {
-                tick.as_mut().reset(pace.due().into());
+            // What is due already needs no timer.
+            let (due, left) = (pace.due(), pace.due().saturating_duration_since(now()));
+            if !left.is_zero() && set_for != due {
+                set_for = due;
+                let at = if left < PATIENT { due } else { in_step(due) };
+                tick.as_mut().reset(at.into());
             }
+            let due = left.is_zero();
             // What was said before a tick counts in it.
             let happened = tokio::select! { biased;
                 status = wrapped.wait() => Happened::Ended(status),
@@ -247,11 +265,10 @@ impl Session {
                 said = self.recorder.hear() => Happened::Said(said),
                 update = updates.recv(), if open => Happened::Update(update),
                 () = self.desk.returned() => Happened::Returned,
-                () = &mut tick => Happened::Tick,
+                () = std::future::ready(()), if due => Happened::Tick,
+                () = &mut tick, if !due => Happened::Tick,
             };
-            if happened.stirs(&self.desk) {
-                pace.handle_stir(now());
-            }
+            pace.handle_stir(happened.stirs(&self.desk), now());
             match happened {
                 Happened::Ended(status) => return status,
                 Happened::Said(said) => self.desk.handle_said(said, now()),
@@ -309,6 +326,9 @@ impl Session {
         }
     }
 }
+
+/// Who waits so long can wait for the wheel's next step.
+const PATIENT: Duration = Duration::from_millis(20);
 
 #[expect(
     clippy::disallowed_methods,

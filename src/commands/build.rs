@@ -21,7 +21,7 @@ use crate::{
     control::{self, BuildLine, Request, Status},
     error::{Failure, OrFail},
     event::{BuildUpdate, Event, Record},
-    machine::{self, cpu::CpuTime},
+    machine::{self, clock::in_step, cpu::CpuTime},
     node::unix_ms,
     report::{self, Cpu, End, EventLog, Tally},
     session::PrivateDir,
@@ -191,7 +191,11 @@ async fn alone(args: &BuildArgs, watch: Watch) -> Result<(BuildOutcome, Watch), 
         .or_cannot("make a temporary directory")?;
     let (_, updates) = mpsc::channel(1);
     let (feedback, _) = mpsc::channel(1);
-    let line = BuildLine { updates, feedback };
+    let line = BuildLine {
+        updates,
+        feedback,
+        load_now: None,
+    };
     serve(args, watch, dir.path().join("build"), line).await
 }
 
@@ -212,6 +216,7 @@ async fn serve(
         reconfigure: args.reconfigure,
         ccache: args.ccache,
         adapt: !args.no_adapt,
+        load_now: line.load_now,
     };
     let ui = watch.ui.clone();
     let unheard = Watch {
@@ -284,7 +289,7 @@ impl Watch {
     ) -> Self {
         self.began = now();
         self.spent = CpuTime::now();
-        let mut tick = tokio::time::interval(PROGRESS);
+        let mut tick = tokio::time::interval_at(in_step(now()).into(), PROGRESS);
         // Gone when the session is: the build has to know it.
         let mut to_build = Some(to_build);
         let mut build = true;
@@ -302,7 +307,10 @@ impl Watch {
                     Some(said) => self.handle_news(said),
                     None => build = false,
                 },
-                _ = tick.tick() => self.ui.progress(&self.tally.progress().to_string(), now()),
+                _ = tick.tick() => {
+                    self.log.flush();
+                    self.ui.progress(&self.tally.progress().to_string(), now());
+                }
             }
         }
         self
@@ -407,5 +415,5 @@ const UPDATES: usize = 256;
 /// The session tells of the last jobs within a fraction of a second.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// How often progress is looked at; the screen decides how often it is shown.
-const PROGRESS: Duration = Duration::from_secs(1);
+/// How often progress is looked at; the screen decides how often it is shown. Sixteen steps, see [`in_step`].
+const PROGRESS: Duration = Duration::from_millis(1_024);

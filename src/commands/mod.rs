@@ -14,7 +14,7 @@ mod status;
 mod up;
 mod worker;
 
-use std::{ffi::OsString, future::Future, io};
+use std::{ffi::OsString, future::Future, io, time::Instant};
 
 pub use build::build;
 pub use completions::completions;
@@ -33,7 +33,7 @@ use crate::{
     cli::{Cli, Command},
     error::{Failure, Kind, OrFail},
     event::Event,
-    machine,
+    machine::{self, clock::start_steps},
     report::{self, Weight},
     ui::Ui,
 };
@@ -86,6 +86,10 @@ where
 
 /// No more threads than cores that are ours: between two threads that share one every wake-up costs a switch, and a wake-up takes
 /// longer than most of what is done after it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a shell: the clock is read here and passed on"
+)]
 pub fn runtime() -> io::Result<Runtime> {
     let mut builder = match machine::slots().count {
         1 => Builder::new_current_thread(),
@@ -95,7 +99,10 @@ pub fn runtime() -> io::Result<Runtime> {
             builder
         }
     };
-    builder.enable_all().build()
+    let runtime = builder.enable_all().build()?;
+    // Its timers count from the end of its making.
+    start_steps(Instant::now());
+    Ok(runtime)
 }
 
 /// One carries the tunnel, the others what dispatch reads and writes: beside compilers more are not of use.

@@ -6,6 +6,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -27,8 +28,8 @@ use super::{
     told::Snapshot,
 };
 use crate::{
-    event::{BuildFeedback, BuildUpdate, WorkerView},
-    machine::clock::monotonic_ns,
+    event::{BuildFeedback, BuildUpdate, LoadNow, WorkerView},
+    machine::clock::{in_step, monotonic_ns},
     session::{NodeName, PeerId},
 };
 
@@ -153,6 +154,17 @@ impl BuildDesk {
             // Admission's subject: the role forwards it there.
             BuildFeedback::CompilerSeen { compiler } => tracing::debug!(%compiler, "compiler seen"),
         }
+    }
+
+    /// A way to ask for the build's load from the same process.
+    pub fn load_now(&self) -> LoadNow {
+        let (shared, id) = (self.shared.clone(), self.id);
+        LoadNow::new(move || {
+            // A job that has left by now is in no load of now.
+            let at_ns = monotonic_ns();
+            let load = lock(&shared.state).load_now(id, now())?;
+            Some((load, at_ns))
+        })
     }
 
     /// The build's port for a worker, for those who watch the ports.
@@ -286,42 +298,52 @@ async fn push_updates(
     updates: mpsc::Sender<BuildUpdate>,
 ) {
     let mut last = Snapshot::default();
-    let mut looked = Instant::now();
     loop {
+        let told = Instant::now();
+        // What has changed until now is in the state that follows.
+        pin!(changed.notified()).enable();
         // A job that has left by now is in no load of now.
         let at_ns = monotonic_ns();
         let new = lock(&shared.state).updates(id, &mut last, now(), at_ns);
         for update in new {
-            let room = look_after_jobs(&shared, &mut looked, updates.reserve()).await;
+            let room = look_after_jobs(&shared, id, updates.reserve()).await;
             let Ok(room) = room else { return };
             room.send(update);
         }
-        look_after_jobs(&shared, &mut looked, changed.notified()).await;
-        tokio::time::sleep(DEBOUNCE).await;
+        look_after_jobs(&shared, id, changed.notified()).await;
+        // What comes after a while is told at once, and what follows it, together.
+        if told.elapsed() < DEBOUNCE {
+            tokio::time::sleep_until(told + DEBOUNCE).await;
+        }
     }
 }
 
-/// Looks for jobs that take too long, as long as there are any, until something happens. Every build's task does so: it costs little,
+/// Looks for jobs that take too long, as long as the build has any, until something happens. Every build's task does so: it costs little,
 /// and none is special. What happens in the second half of a pause serves as its end, so that a busy build is not woken for it.
-async fn look_after_jobs<T>(
-    shared: &Shared,
-    looked: &mut Instant,
-    happens: impl Future<Output = T>,
-) -> T {
-    let mut happens = std::pin::pin!(happens);
+async fn look_after_jobs<T>(shared: &Shared, build: u64, happens: impl Future<Output = T>) -> T {
+    let mut happens = pin!(happens);
     loop {
-        let Some(pause) = lock(&shared.state).look_again() else {
+        let (pause, looked) = {
+            let mut state = lock(&shared.state);
+            let looked = *state.looked.get_or_insert_with(now);
+            (state.look_again(build), Instant::from_std(looked))
+        };
+        let Some(pause) = pause else {
             return happens.await;
         };
         let happened = tokio::select! {
             happened = &mut happens => Some(happened),
-            () = tokio::time::sleep_until(*looked + pause) => None,
+            () = tokio::time::sleep_until(in_step((looked + pause).into_std()).into()) => None,
         };
         let now = Instant::now();
-        if now >= *looked + pause / 2 {
-            *looked = now;
-            lock(&shared.state).handle_timeout(now.into_std());
+        let mut state = lock(&shared.state);
+        // Another build's task may have looked meanwhile.
+        let looked = state.looked.map_or(now, Instant::from_std);
+        if now >= looked + pause / 2 {
+            state.looked = Some(now.into_std());
+            state.handle_timeout(now.into_std());
         }
+        drop(state);
         if let Some(happened) = happened {
             return happened;
         }

@@ -94,6 +94,10 @@ pub(super) struct State {
     answered: BTreeMap<NodeName, u64>,
     pub(super) builds: BTreeMap<u64, Build>,
     pub(super) jobs: BTreeMap<JobId, Job>,
+    /// When somebody looked for jobs that take too long.
+    pub(super) looked: Option<Instant>,
+    /// Slots that builds were told of.
+    capacity: u32,
     last_id: u64,
 }
 
@@ -172,7 +176,7 @@ impl State {
         };
         self.jobs.insert(id, job);
         self.scheduler.handle_job(id, spec, now);
-        self.drain();
+        self.drain_for(build, now);
         (id, receiver)
     }
 
@@ -194,27 +198,32 @@ impl State {
         }
         self.scheduler
             .handle_done(job, worker, ran.as_secs_f64(), now);
-        self.drain();
+        // Its end follows at once, and tells the build.
+        self.give_orders();
     }
 
     /// The job's task ends, for whatever reason.
     pub(super) fn handle_end(&mut self, job: JobId, now: Instant) {
-        self.jobs.remove(&job);
+        let build = self.jobs.remove(&job).map(|job| job.build);
         self.scheduler.handle_cancel(job, now);
-        self.drain();
+        match build {
+            Some(build) => self.drain_for(build, now),
+            None => self.drain(),
+        }
     }
 
     /// Looks for jobs that take too long.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.scheduler.handle_timeout(now);
-        if self.give_orders() {
+        if !self.give_orders().is_empty() {
             self.notify();
         }
     }
 
-    /// How soon to look for jobs that take too long.
-    pub(super) fn look_again(&self) -> Option<Duration> {
-        self.scheduler.look_again()
+    /// How soon this build is to look for jobs that take too long; one without jobs leaves it to the others.
+    pub(super) fn look_again(&self, build: u64) -> Option<Duration> {
+        let has_jobs = self.jobs.values().any(|job| job.build == build);
+        self.scheduler.look_again().filter(|_| has_jobs)
     }
 
     /// The build wants its load, changed or not.
@@ -307,16 +316,35 @@ impl State {
         self.notify();
     }
 
+    /// After a change of one build's jobs: others are woken only by what concerns them too.
+    fn drain_for(&mut self, build: u64, now: Instant) {
+        let concerned = self.give_orders();
+        let capacity = self.scheduler.capacity(now);
+        if std::mem::replace(&mut self.capacity, capacity) != capacity {
+            return self.notify();
+        }
+        let concerned = concerned.into_iter().chain([build]);
+        for build in concerned.collect::<BTreeSet<_>>() {
+            if let Some(build) = self.builds.get(&build) {
+                build.changed.notify_one();
+            }
+        }
+    }
+
     fn notify(&self) {
         let builds = self.builds.values();
         builds.for_each(|build| build.changed.notify_one());
     }
 
-    /// Passes the scheduler's decisions on; returns whether there were any.
-    fn give_orders(&mut self) -> bool {
-        let mut any = false;
+    /// Passes the scheduler's decisions on; returns whose jobs they are about.
+    fn give_orders(&mut self) -> BTreeSet<u64> {
+        let mut concerned = BTreeSet::new();
         while let Some(decision) = self.scheduler.poll_event() {
-            any = true;
+            let (Decision::Assign { job, .. }
+            | Decision::Abandon { job, .. }
+            | Decision::Strand { job }
+            | Decision::GiveUp { job, .. }) = &decision;
+            concerned.extend(self.jobs.get(job).map(|job| job.build));
             match decision {
                 Decision::Assign { job, worker, hedge } => self.order_attempt(job, worker, hedge),
                 Decision::Abandon { job, worker } => self.order(job, Order::Abandon { worker }),
@@ -328,7 +356,7 @@ impl State {
                 }
             }
         }
-        any
+        concerned
     }
 
     fn order_attempt(&self, id: JobId, worker: PeerId, hedge: bool) {

@@ -177,6 +177,12 @@ impl State {
             .collect()
     }
 
+    /// The build's load, for a build that asks. What it is told next has a load again, for it may be that of before.
+    pub(super) fn load_now(&mut self, build: u64, now: Instant) -> Option<Load> {
+        self.builds.get_mut(&build)?.load_asked = true;
+        Some(self.load(build, now))
+    }
+
     fn load(&self, build: u64, now: Instant) -> Load {
         let ours = || self.jobs.iter().filter(|(_, job)| job.build == build);
         Load {

@@ -1,6 +1,11 @@
 //! The processes that a process has started, asked of the kernel one by one: cheap, and blind to orphans.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
 
 /// Whether this system tells them: Linux with `CONFIG_PROC_CHILDREN`, which all distributions set.
 pub fn are_told() -> bool {
@@ -9,26 +14,49 @@ pub fn are_told() -> bool {
 
 /// Those that a process has started and that nobody has waited for; none where [`are_told`] says no.
 pub fn children(process: u32) -> Vec<u32> {
+    look(process).1
+}
+
+/// How many threads a process has, and its children.
+fn look(process: u32) -> (u32, Vec<u32>) {
     if !cfg!(target_os = "linux") {
-        return Vec::new();
+        return (0, Vec::new());
     }
     let tasks = format!("/proc/{process}/task");
     let started = |thread: &str| {
-        let text = fs::read_to_string(format!("{tasks}/{thread}/children")).unwrap_or_default();
-        let words = text.split_whitespace();
+        let text = read(&format!("{tasks}/{thread}/children"));
+        let words = text.split_ascii_whitespace();
         words.filter_map(|word| word.parse().ok()).collect()
     };
-    match threads_in(&tasks) == 1 {
-        true => started(&process.to_string()),
-        false => {
+    let threads = threads_in(&tasks);
+    let children = match threads {
+        1 => started(&process.to_string()),
+        _ => {
             let threads = fs::read_dir(&tasks).into_iter().flatten().flatten();
             let names = threads.filter_map(|thread| thread.file_name().into_string().ok());
             names
                 .flat_map(|thread: String| -> Vec<u32> { started(&thread) })
                 .collect()
         }
+    };
+    (threads, children)
+}
+
+/// A file that is mostly empty or a line: by as few system calls as that takes, for there are hundreds. Empty if it cannot be read.
+fn read(path: &str) -> String {
+    use rustix::fs::{Mode, OFlags};
+    let mut bytes = vec![0; SHORT];
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let count = file.and_then(|file| rustix::io::read(file, &mut bytes[..]));
+    match count {
+        // There may be more.
+        Ok(SHORT) => fs::read_to_string(path).unwrap_or_default(),
+        Ok(count) => String::from_utf8_lossy(&bytes[..count]).into_owned(),
+        Err(_) => String::new(),
     }
 }
+
+const SHORT: usize = 1024;
 
 /// How many threads a process has; 0 when it is gone, or where nobody tells.
 pub fn threads(process: u32) -> u32 {
@@ -53,6 +81,23 @@ pub fn tree(root: u32) -> BTreeMap<u32, Vec<u32>> {
         });
     }
     tree
+}
+
+/// How many threads the processes below one have that have no child of their own.
+pub fn leaf_threads(root: u32) -> u32 {
+    let (mut threads, mut seen) = (0_u32, BTreeSet::new());
+    let mut next = vec![root];
+    while let Some(process) = next.pop() {
+        if !seen.insert(process) {
+            continue;
+        }
+        let (own, below) = look(process);
+        if below.is_empty() && process != root {
+            threads = threads.saturating_add(own.max(1));
+        }
+        next.extend(below);
+    }
+    threads
 }
 
 #[cfg(all(test, target_os = "linux"))]

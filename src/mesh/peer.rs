@@ -222,6 +222,10 @@ impl Peer {
     pub(super) fn handle_traffic(&mut self, now: Instant, out: &mut Outbox) {
         let change = self.liveness.handle_traffic(now);
         self.apply(change, now, out);
+        let path = self.path.filter(|_| self.liveness.state() == State::Up);
+        if let Some(punch) = path.and_then(|path| self.punches.get_mut(&path)) {
+            punch.handle_traffic(now);
+        }
     }
 
     /// This node was not running for `gap`.

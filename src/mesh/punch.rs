@@ -123,6 +123,15 @@ impl Punch {
         }
     }
 
+    /// The peer was heard without a ping. One that only says "still here" waits for as long again, but not for ever: pings also measure.
+    pub(super) fn handle_traffic(&mut self, now: Instant) {
+        if let Some(sent) = self.last_sent
+            && self.is_patient()
+        {
+            self.next = self.next.max((now + EACH).min(sent + STANDBY));
+        }
+    }
+
     /// A ping came from here.
     pub(super) fn handle_mention(&mut self, now: Instant) {
         self.mentioned = now;
@@ -279,6 +288,23 @@ mod tests {
             !punch.may_join(start + LEEWAY),
             "in trouble it has a time of its own"
         );
+    }
+
+    #[test]
+    fn a_path_that_carries_traffic_is_pinged_a_second_after_it_and_every_five_at_the_least() {
+        let (mut punch, start) = punch();
+        let after = |ms: u64| start + Duration::from_millis(ms);
+        punch.handle_sent(id(1), Cadence::Path, start);
+        punch.handle_traffic(after(100));
+        assert_eq!(punch.poll_timeout(), start + PATH_RETRY, "not answered yet");
+        assert!(punch.handle_answer(&id(1), after(100)));
+        punch.rest();
+        punch.handle_traffic(after(700));
+        assert_eq!(punch.poll_timeout(), after(1_700));
+        for ms in (1_000..8_000).step_by(100) {
+            punch.handle_traffic(after(ms));
+        }
+        assert_eq!(punch.poll_timeout(), start + STANDBY);
     }
 
     #[test]

@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::{Entry, EntryName, Exchange, Opened, Rendezvous, RendezvousError};
-use crate::session::{self, Descriptor, OpenError, SessionKeys, SessionName};
+use crate::{
+    machine::clock::in_step,
+    session::{self, Descriptor, OpenError, SessionKeys, SessionName},
+};
 
 /// What [`run`] works with.
 pub struct ExchangeConfig {
@@ -113,7 +116,7 @@ pub async fn run(config: ExchangeConfig) {
             .rendezvous
             .poll_interval(*quick.borrow_and_update());
         tokio::select! {
-            () = sleep_until(Instant::now() + interval) => {}
+            () = sleep_until(in_step((Instant::now() + interval).into_std()).into()) => {}
             Ok(()) = me.changed() => {}
             Ok(()) = quick.changed() => {}
             _ = stop.changed() => break,

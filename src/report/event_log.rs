@@ -9,11 +9,13 @@ use std::{
 
 use crate::event::{Event, Record};
 
-/// Appends events to a file. Never fails: the log is for later, the build is now.
+/// Appends events to a file. Never fails: the log is for later, the build is now. Nor does it write each by itself: whoever has it flushes
+/// it now and then, and a process that is killed loses what came since.
 #[derive(Debug)]
 pub struct EventLog {
     file: Option<File>,
     room: u64,
+    pending: Vec<u8>,
 }
 
 impl EventLog {
@@ -30,27 +32,45 @@ impl EventLog {
         Self {
             file: None,
             room: 0,
+            pending: Vec::new(),
         }
     }
 
     /// Appends one event. When the file is full, or the disk, its last line says so if it can, and no other follows.
     pub fn append(&mut self, record: &Record) {
-        let Some(file) = &mut self.file else { return };
-        let Ok(line) = line_of(record) else { return };
-        let length = line.len() as u64;
-        if length <= self.room && file.write_all(&line).is_ok() {
-            self.room -= length;
+        if self.file.is_none() {
             return;
         }
-        let full = Event::Incident {
+        let Ok(line) = line_of(record) else { return };
+        let length = line.len() as u64;
+        if length > self.room {
+            self.flush();
+            return self.end(record.at_ms);
+        }
+        self.room -= length;
+        self.pending.extend(line);
+        if self.pending.len() >= AT_ONCE {
+            self.flush();
+        }
+    }
+
+    /// Writes what was appended.
+    pub fn flush(&mut self) {
+        let Some(file) = &mut self.file else { return };
+        if !self.pending.is_empty() && file.write_all(&self.pending).is_err() {
+            self.end(0);
+        }
+        self.pending.clear();
+    }
+
+    fn end(&mut self, at_ms: u64) {
+        let event = Event::Incident {
             text: "the event log is full: later events are missing".to_owned(),
         };
-        let last = Record {
-            at_ms: record.at_ms,
-            event: full,
-        };
-        let _ = line_of(&last).map(|line| file.write_all(&line));
-        self.file = None;
+        if let (Some(mut file), Ok(line)) = (self.file.take(), line_of(&Record { at_ms, event })) {
+            // A full disk may take no more.
+            let _ = file.write_all(&line);
+        }
     }
 
     fn with_limit(path: &Path, limit: u64) -> io::Result<Self> {
@@ -67,7 +87,14 @@ impl EventLog {
         Ok(Self {
             file: Some(file),
             room,
+            pending: Vec::new(),
         })
+    }
+}
+
+impl Drop for EventLog {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
@@ -76,6 +103,9 @@ fn line_of(record: &Record) -> serde_json::Result<Vec<u8>> {
     line.push(b'\n');
     Ok(line)
 }
+
+/// Some dozens of events.
+const AT_ONCE: usize = 16 << 10;
 
 /// About 200,000 jobs: more than the largest build known to us, and a disk does not notice it.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -113,6 +143,7 @@ mod tests {
         for _ in 0..100 {
             log.append(&record("something happened"));
         }
+        log.flush();
         let records = read(&path);
         assert_eq!(records.len(), 4);
         let Event::Incident { text } = &records[3].event else {

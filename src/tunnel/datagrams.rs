@@ -31,6 +31,10 @@ impl Datagrams {
             .map(|(start, end)| &self.bytes[start..*end])
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
     /// Drops all but the last `count`.
     pub(super) fn keep_last(&mut self, count: usize) {
         let surplus = self.ends.len().saturating_sub(count);

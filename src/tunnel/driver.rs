@@ -19,14 +19,14 @@ use tokio::{
 
 use super::{
     StreamError, Tunnel, TunnelConfig, TunnelError, TunnelEvent,
-    addresses::host_addresses,
+    addresses::{address_tables, host_addresses},
     link::{Link, LinkParts},
     socket::Socket,
     stream::{Stream, StreamKey},
     wireguard::{self, Addressee, Door},
 };
 use crate::{
-    machine::clock::suspended,
+    machine::clock::{in_step, suspended},
     mesh::{Datagram, Mesh, MeshConfig, MeshEvent},
     session::{Descriptor, Identity, PeerId, SessionKeys},
 };
@@ -53,6 +53,7 @@ pub(super) struct Driver {
     next_index: u32,
     next_tick: Instant,
     next_addresses: Instant,
+    address_tables: Option<Vec<u8>>,
     commands: mpsc::UnboundedReceiver<Command>,
     changed: mpsc::UnboundedReceiver<StreamKey>,
     list: mpsc::UnboundedSender<StreamKey>,
@@ -113,6 +114,7 @@ pub(super) fn start(
         next_index: 1,
         next_tick: now + TICK,
         next_addresses: now + ADDRESSES,
+        address_tables: address_tables(),
         commands,
         changed,
         list,
@@ -133,14 +135,18 @@ pub(super) fn start(
 impl Driver {
     async fn run(mut self) {
         let mut alarm = pin!(sleep_until(now().into()));
+        let mut set_for = now();
         loop {
             self.drain(now());
             self.socket.flush().await;
             // An alarm that rings too soon costs one turn of the loop; to set it anew in each, as acknowledgements move the deadline
             // to and fro, costs more.
-            let deadline = self.deadline().into();
-            if deadline < alarm.deadline() || alarm.is_elapsed() {
-                alarm.as_mut().reset(deadline);
+            let deadline = self.deadline();
+            if deadline < set_for || alarm.is_elapsed() {
+                set_for = deadline;
+                let patient = deadline.saturating_duration_since(now()) >= PATIENT;
+                let at = if patient { in_step(deadline) } else { deadline };
+                alarm.as_mut().reset(at.into());
             }
             let input = tokio::select! {
                 () = self.socket.readable() => Input::Datagrams,
@@ -282,12 +288,18 @@ impl Driver {
         }
         if self.next_tick <= now + TICK / 2 {
             self.limiter.reset_count();
-            self.links.values_mut().for_each(Link::tick);
+            for (peer, link) in &mut self.links {
+                link.note_rtt(self.mesh.rtt(*peer));
+                link.tick();
+            }
             self.next_tick = now + TICK;
         }
         if self.next_addresses <= now {
             self.next_addresses = now + ADDRESSES;
-            if let Ok(local) = self.socket.local_addr() {
+            let tables = address_tables();
+            let same = tables.is_some() && tables == self.address_tables;
+            self.address_tables = tables;
+            if !same && let Ok(local) = self.socket.local_addr() {
                 self.mesh.handle_host_addresses(host_addresses(local), now);
             }
         }
@@ -318,7 +330,6 @@ impl Driver {
             }
         }
         for (peer, link) in &mut self.links {
-            link.note_rtt(self.mesh.rtt(*peer));
             send(&mut self.socket, &self.mesh, *peer, link);
             for event in link.take_events() {
                 // Nobody listens while the program ends.
@@ -353,6 +364,7 @@ impl Driver {
             | MeshEvent::Forgotten { peer } => peer,
         };
         if let Some(link) = self.links.get_mut(&peer) {
+            link.note_rtt(self.mesh.rtt(peer));
             link.handle_mesh(event, now);
         }
         let remotes = self
@@ -398,6 +410,9 @@ impl Driver {
 /// Puts a link's datagrams on their way, straight or through a relay. The peer may have found its path first and shaken hands
 /// already: until there is one here, the answer waits.
 fn send(socket: &mut Socket, mesh: &Mesh, peer: PeerId, link: &mut Link) {
+    if link.outgoing().is_empty() {
+        return;
+    }
     let Some((to, header)) = mesh.first_hop(peer) else {
         return link.hold_outgoing();
     };
@@ -431,6 +446,9 @@ const SUSPENDED: Duration = Duration::from_millis(500);
 /// boringtun counts in seconds, from 5 on: an initiation is repeated here, not there. Whatever wakes the loop in the second half of one
 /// will do.
 const TICK: Duration = Duration::from_secs(1);
+
+/// A deadline so far away is none of an acknowledgement or of a loss on a short path: it may be some tens of milliseconds late.
+const PATIENT: Duration = Duration::from_millis(150);
 
 /// How often the machine's addresses are looked up: a laptop that changes networks is found again within this.
 const ADDRESSES: Duration = Duration::from_secs(10);

@@ -423,7 +423,7 @@ fn transport() -> TransportConfig {
 }
 
 /// As many datagrams are made at once as the socket sends at once.
-const BATCH: usize = 16;
+const BATCH: usize = 32;
 
 /// Holds a few dozen datagrams: large enough to be allocated seldom, small enough that a part which waits for a lost one keeps
 /// little else.

@@ -222,11 +222,12 @@ impl Worker {
     }
 
     /// A build on this worker; `meanwhile` may disturb it.
-    pub(crate) async fn build(&self, options: BuildOptions) -> Told {
+    pub(crate) async fn build(&self, mut options: BuildOptions) -> Told {
         let (updates, received) = mpsc::channel(100);
         let (feedback, mut fed) = mpsc::channel::<BuildFeedback>(100);
         let (news, heard) = mpsc::unbounded_channel();
         let desk: BuildDesk = self.dispatch.open_build(updates).unwrap();
+        options.load_now = Some(desk.load_now());
         let pass_on = async {
             while let Some(feedback) = fed.recv().await {
                 desk.feedback(feedback);

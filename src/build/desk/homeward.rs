@@ -9,8 +9,8 @@ use super::super::processes::leaves;
 use super::{BuildFeedback, BuildNews, Desk, is_due};
 
 impl Desk {
-    /// Lays out permits to compile here.
-    pub(super) fn offer_home(&mut self, holders: &[Holder], now: Instant) {
+    /// Lays out permits to compile here; returns whether this machine has better to do than spare compiles.
+    pub(super) fn offer_home(&mut self, holders: &[Holder], now: Instant) -> bool {
         for (permit, took, source_bytes) in self.kept.reap(now) {
             self.home.handle_compiled(permit, took, source_bytes);
             if permit == Permit::Spare {
@@ -18,16 +18,15 @@ impl Desk {
             }
         }
         if !self.options.adapt {
-            return;
+            return false;
         }
         let moment = self.moment(holders, now);
-        self.kept
-            .let_rest(moment.here + moment.spare > moment.local, now);
         self.permits.offer(self.home.offer(&moment));
         let stays = self.home.stays();
         if std::mem::replace(&mut self.told_stays, stays) != stays {
             self.tell_verdict();
         }
+        moment.here + moment.spare > moment.local
     }
 
     fn moment(&self, holders: &[Holder], now: Instant) -> Moment {

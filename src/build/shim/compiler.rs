@@ -40,7 +40,7 @@ pub(super) fn compile(real: &Path, args: Vec<OsString>, in_session: Option<(&Pla
         say(&place.dir, &Said::Compile(seen.clone()));
     }
     if seen.route == Route::Distcc {
-        let _ = distcc(real, words, place).exec();
+        let _ = distcc(real, words, &state, place).exec();
     }
     execute(Command::new(real).args(args).env(WITHIN, "1"))
 }
@@ -63,7 +63,7 @@ pub(super) fn after_cache(named: &Path, args: Vec<OsString>, place: &Place) -> !
     };
     say(&place.dir, &said);
     if remote {
-        let _ = distcc(&real, words, place).exec();
+        let _ = distcc(&real, words, &state, place).exec();
     }
     execute(Command::new(real).args(args))
 }
@@ -191,13 +191,14 @@ fn ccache(real: &Path, args: &[OsString], remote: bool, place: &Place) -> Comman
     command
 }
 
-fn distcc(real: &Path, words: Vec<String>, place: &Place) -> Command {
+fn distcc(real: &Path, words: Vec<String>, state: &State, place: &Place) -> Command {
     let here = std::env::current_dir().unwrap_or_default();
     let told = match here.to_str() {
         Some(directory) if is_clang(real) => clang_directory(&words, directory),
         _ => Vec::new(),
     };
-    let mut command = Command::new("distcc");
+    let program = state.distcc.as_deref().unwrap_or(Path::new("distcc"));
+    let mut command = Command::new(program);
     command
         .arg(real)
         .args(for_distcc(words))

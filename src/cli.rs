@@ -259,7 +259,7 @@ pub struct SessionArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct StunArgs {
     /// Ask this server for our outside address; may be given again; `none`: ask nobody [default: stun.l.google.com:19302 and
-    /// stun.cloudflare.com:3478; nobody where no --rendezvous is named]
+    /// stun.cloudflare.com:3478; nobody for a session of this machine alone]
     #[arg(
         id = "stun",
         long = "stun",

@@ -338,12 +338,12 @@ impl Desk {
         let busy = self.offer_home(&holders, now);
         let room = self.room(&holders);
         let dealt = self.makes.deal(&holders, room);
-        // Who got a token is about to use it: to go on for a few milliseconds is not worth two signals for each process.
+        // Who got a token is about to use it: until then there is nothing new to see, and to go on for a few milliseconds is not worth two
+        // signals for each process.
         self.kept.let_rest(busy || dealt, now);
         self.makes.find_lost(&holders, now);
         self.flush();
         match holders.len() {
-            // Who got a token is about to use it.
             _ if self.home.is_settling() && !dealt => Outlook::Changing,
             2.. => Outlook::Shared,
             _ if self.kept.is_resting() && !busy => Outlook::Shared,

@@ -101,12 +101,10 @@ impl Compile {
     }
 }
 
-/// A build that ends early leaves nothing stopped behind.
+/// A build that ends early leaves nothing stopped behind, nor does somebody who kills a driver and not its compiler.
 impl Drop for Compile {
     fn drop(&mut self) {
-        if let Some((_, processes)) = self.stopped.take()
-            && self.pulse.beats()
-        {
+        if let Some((_, processes)) = self.stopped.take() {
             resume(&processes);
         }
     }
@@ -156,5 +154,31 @@ mod tests {
         }
         driver.wait().unwrap();
         assert_eq!(kept.reap(at(8_000)).len(), 1);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any moment serves as the first")]
+    fn a_compiler_whose_driver_is_killed_while_it_rests_goes_on() {
+        let mut driver = Command::new("sh")
+            .args(["-c", "sleep 60 & wait"])
+            .spawn()
+            .unwrap();
+        let now = Instant::now();
+        let below = || crate::machine::processes::children(driver.id());
+        assert!((0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            !below().is_empty()
+        }));
+        let compiler = below()[0];
+        let mut kept = Kept::default();
+        kept.handle_begin(driver.id(), Permit::Spare, None, now);
+        kept.let_rest(true, now);
+        assert!(becomes(compiler, 'T'));
+        driver.kill().unwrap();
+        driver.wait().unwrap();
+        assert_eq!(kept.reap(now).len(), 1);
+        assert!(becomes(compiler, 'S'));
+        let compiler = Pid::from_raw(compiler as i32).unwrap();
+        rustix::process::kill_process(compiler, rustix::process::Signal::KILL).unwrap();
     }
 }

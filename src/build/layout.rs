@@ -272,7 +272,13 @@ impl Gauge {
 
 /// Writes a file so that readers see the old text or the new one.
 pub fn replace(file: &Path, text: &[u8]) -> io::Result<()> {
-    let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new(".")))?;
+    replace_with(file, text, 0o600)
+}
+
+fn replace_with(file: &Path, text: &[u8], mode: u32) -> io::Result<()> {
+    let mut new = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(mode))
+        .tempfile_in(file.parent().unwrap_or(Path::new(".")))?;
     new.write_all(text)?;
     new.persist(file).map(drop).map_err(|error| error.error)
 }
@@ -284,12 +290,8 @@ pub fn install_launcher(data_home: &Path) -> io::Result<PathBuf> {
     if same && is_executable(&file) {
         return Ok(file);
     }
-    let dir = data_home.join("distmesh");
-    std::fs::create_dir_all(&dir)?;
-    let mut new = tempfile::NamedTempFile::new_in(&dir)?;
-    new.write_all(LAUNCHER.as_bytes())?;
-    std::fs::set_permissions(new.path(), Permissions::from_mode(0o755))?;
-    new.persist(&file).map_err(|error| error.error)?;
+    std::fs::create_dir_all(data_home.join("distmesh"))?;
+    replace_with(&file, LAUNCHER.as_bytes(), 0o755)?;
     Ok(file)
 }
 

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use super::bell::{Bell, Rope};
 use super::broker::{Holder, LossWatch, deal};
 use super::layout::{Gauge, PipeEnd, open_pipe, pipe};
-use super::processes::jobs;
 use super::pulse::Pulse;
 use super::record::MakeBegan;
 use crate::machine::{clock::monotonic_ns, processes};
@@ -125,7 +124,8 @@ impl Makes {
     /// Looks for tokens whose sub-make was killed, when that is due, and grants them again.
     pub(super) fn find_lost(&mut self, holders: &[Holder], now: Instant) {
         let held = holders.iter().any(|holder| holder.held > 0);
-        // Where threads are not told, rustc's tokens would be taken for lost.
+        // A process that takes tokens itself, as rustc and some linkers do, has a thread for each: where threads are not told, its tokens
+        // would be taken for lost.
         if !held || !processes::are_told() || self.look_due.is_some_and(|due| now < due) {
             return;
         }
@@ -144,7 +144,9 @@ impl Makes {
     fn handle_look(&mut self, holders: &[Holder]) -> u32 {
         let makes = self.running.iter_mut().zip(holders);
         let looked = makes.map(|(make, holder)| {
-            let lost = make.loss.handle_look(holder.held, jobs(make.pid));
+            let lost = make
+                .loss
+                .handle_look(holder.held, processes::leaf_threads(make.pid));
             make.out = make.out.saturating_sub(lost);
             lost
         });

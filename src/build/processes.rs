@@ -72,15 +72,6 @@ pub(super) fn leaves(root: u32, except: Option<&str>) -> u32 {
     u32::try_from(leaves.count()).unwrap_or(u32::MAX)
 }
 
-/// How many jobs may run below `root`. A process that takes tokens itself, as rustc and some linkers do, has a thread for each; where
-/// nobody tells them, it counts once.
-pub(super) fn jobs(root: u32) -> u32 {
-    if !processes::are_told() {
-        return Processes::now().leaves(root, None);
-    }
-    processes::leaf_threads(root)
-}
-
 fn told_leaves(root: u32) -> impl Iterator<Item = u32> {
     let tree = processes::tree(root).into_iter();
     let leaves = tree.filter(move |(process, below)| *process != root && below.is_empty());

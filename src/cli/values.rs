@@ -200,6 +200,20 @@ mod tests {
     }
 
     #[test]
+    fn a_rendezvous_knows_the_words_that_describe_it() {
+        let words = [
+            "the directory /srv/mesh",
+            "the artifacts of run 7, attempt 1",
+            "the bucket s3://b/p at http://127.0.0.1:9000",
+        ];
+        for (address, which) in [("dir:/srv/mesh", 0), ("github", 1), ("s3://b/p", 2)] {
+            let address: RendezvousAddress = address.parse().unwrap();
+            let is = |at: usize| address.is_described_by(words[at]);
+            assert_eq!([0, 1, 2].map(is), [0, 1, 2].map(|at| at == which));
+        }
+    }
+
+    #[test]
     fn a_stun_server_is_a_host_and_a_port() {
         for good in ["stun.example.org:3478", "192.0.2.1:1", "[2001:db8::1]:3478"] {
             let server: StunServer = good.parse().unwrap();

@@ -176,7 +176,7 @@ impl State {
         };
         self.jobs.insert(id, job);
         self.scheduler.handle_job(id, spec, now);
-        self.drain_for(build, now);
+        self.drain_for(Some(build), now);
         (id, receiver)
     }
 
@@ -198,18 +198,15 @@ impl State {
         }
         self.scheduler
             .handle_done(job, worker, ran.as_secs_f64(), now);
-        // Its end follows at once, and tells the build.
-        self.give_orders();
+        let build = self.jobs.get(&job).map(|job| job.build);
+        self.drain_for(build, now);
     }
 
     /// The job's task ends, for whatever reason.
     pub(super) fn handle_end(&mut self, job: JobId, now: Instant) {
         let build = self.jobs.remove(&job).map(|job| job.build);
         self.scheduler.handle_cancel(job, now);
-        match build {
-            Some(build) => self.drain_for(build, now),
-            None => self.drain(),
-        }
+        self.drain_for(build, now);
     }
 
     /// Looks for jobs that take too long.
@@ -317,14 +314,13 @@ impl State {
     }
 
     /// After a change of one build's jobs: others are woken only by what concerns them too.
-    fn drain_for(&mut self, build: u64, now: Instant) {
+    fn drain_for(&mut self, build: Option<u64>, now: Instant) {
         let concerned = self.give_orders();
         let capacity = self.scheduler.capacity(now);
         if std::mem::replace(&mut self.capacity, capacity) != capacity {
             return self.notify();
         }
-        let concerned = concerned.into_iter().chain([build]);
-        for build in concerned.collect::<BTreeSet<_>>() {
+        for build in concerned.into_iter().chain(build) {
             if let Some(build) = self.builds.get(&build) {
                 build.changed.notify_one();
             }

@@ -30,6 +30,7 @@ pub fn suspended() -> Duration {
 pub fn suspended() -> Duration {
     Duration::ZERO
 }
+
 /// Says when the runtime was made, at once when it was: its timer wheel turns since. Only the first counts.
 pub fn start_steps(now: Instant) {
     let _ = STARTED.set(now);

@@ -1,11 +1,6 @@
 //! The processes that a process has started, asked of the kernel one by one: cheap, and blind to orphans.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    os::unix::fs::MetadataExt as _,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
 
 /// Whether this system tells them: Linux with `CONFIG_PROC_CHILDREN`, which all distributions set.
 pub fn are_told() -> bool {
@@ -58,11 +53,6 @@ fn read(path: &str) -> String {
 
 const SHORT: usize = 1024;
 
-/// How many threads a process has; 0 when it is gone, or where nobody tells.
-pub fn threads(process: u32) -> u32 {
-    threads_in(&format!("/proc/{process}/task"))
-}
-
 /// A directory has a link for each directory in it, and two more.
 fn threads_in(tasks: &str) -> u32 {
     let links = fs::metadata(tasks).map_or(0, |tasks| tasks.nlink());
@@ -71,33 +61,31 @@ fn threads_in(tasks: &str) -> u32 {
 
 /// A process and all below it, each with its children.
 pub fn tree(root: u32) -> BTreeMap<u32, Vec<u32>> {
-    let mut tree = BTreeMap::new();
-    let mut next = vec![root];
-    while let Some(process) = next.pop() {
-        tree.entry(process).or_insert_with(|| {
-            let below = children(process);
-            next.extend(&below);
-            below
-        });
-    }
-    tree
+    let known = walk(root).into_iter();
+    known
+        .map(|(process, (_, below))| (process, below))
+        .collect()
 }
 
-/// How many threads the processes below one have that have no child of their own.
+/// How many threads the processes below one have that have no child of their own. One that has gone meanwhile counts as one.
 pub fn leaf_threads(root: u32) -> u32 {
-    let (mut threads, mut seen) = (0_u32, BTreeSet::new());
+    let known = walk(root).into_iter();
+    let leaves = known.filter(|(process, (_, below))| *process != root && below.is_empty());
+    let threads = leaves.map(|(_, (threads, _))| threads.max(1));
+    threads.fold(0, u32::saturating_add)
+}
+
+fn walk(root: u32) -> BTreeMap<u32, (u32, Vec<u32>)> {
+    let mut known = BTreeMap::new();
     let mut next = vec![root];
     while let Some(process) = next.pop() {
-        if !seen.insert(process) {
-            continue;
-        }
-        let (own, below) = look(process);
-        if below.is_empty() && process != root {
-            threads = threads.saturating_add(own.max(1));
-        }
-        next.extend(below);
+        known.entry(process).or_insert_with(|| {
+            let (threads, below) = look(process);
+            next.extend(&below);
+            (threads, below)
+        });
     }
-    threads
+    known
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -135,8 +123,8 @@ mod tests {
             let thread = scope.spawn(|| {
                 let sleep = Command::new("sleep").arg("60").spawn().unwrap();
                 assert!(children(std::process::id()).contains(&sleep.id()));
-                assert!(threads(std::process::id()) > 1);
-                assert_eq!(threads(sleep.id()), 1);
+                assert!(look(std::process::id()).0 > 1);
+                assert_eq!(look(sleep.id()).0, 1);
                 sleep
             });
             thread.join().unwrap()

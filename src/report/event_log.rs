@@ -16,6 +16,8 @@ pub struct EventLog {
     file: Option<File>,
     room: u64,
     pending: Vec<u8>,
+    /// When the last one was.
+    at_ms: u64,
 }
 
 impl EventLog {
@@ -33,6 +35,7 @@ impl EventLog {
             file: None,
             room: 0,
             pending: Vec::new(),
+            at_ms: 0,
         }
     }
 
@@ -42,10 +45,11 @@ impl EventLog {
             return;
         }
         let Ok(line) = line_of(record) else { return };
+        self.at_ms = record.at_ms;
         let length = line.len() as u64;
         if length > self.room {
             self.flush();
-            return self.end(record.at_ms);
+            return self.end();
         }
         self.room -= length;
         self.pending.extend(line);
@@ -58,12 +62,13 @@ impl EventLog {
     pub fn flush(&mut self) {
         let Some(file) = &mut self.file else { return };
         if !self.pending.is_empty() && file.write_all(&self.pending).is_err() {
-            self.end(0);
+            self.end();
         }
         self.pending.clear();
     }
 
-    fn end(&mut self, at_ms: u64) {
+    fn end(&mut self) {
+        let at_ms = self.at_ms;
         let event = Event::Incident {
             text: "the event log is full: later events are missing".to_owned(),
         };
@@ -88,6 +93,7 @@ impl EventLog {
             file: Some(file),
             room,
             pending: Vec::new(),
+            at_ms: 0,
         })
     }
 }

@@ -460,6 +460,24 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_is_down_is_one_incident_however_often_that_is_said() {
+        let mut tally = Tally::new(None);
+        tally.handle_worker(&worker("attic", 4, LinkState::Up));
+        let change = |state| {
+            record(Event::Link(LinkChange {
+                peer: "attic".into(),
+                state,
+                reason: "silent for 10 s".into(),
+            }))
+        };
+        let (up, down) = (LinkState::Up, LinkState::Down);
+        for (state, incidents) in [(down, 1), (down, 1), (up, 1), (down, 2)] {
+            tally.handle(&change(state));
+            assert_eq!(tally.report(END).incidents.len(), incidents);
+        }
+    }
+
+    #[test]
     fn reasons_that_differ_by_file_do_not_fill_the_report() {
         let mut tally = Tally::new(None);
         for n in 0..10 * MAX_REASONS {

@@ -3,13 +3,45 @@
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
 use sysinfo::Networks;
 
+/// Tells when the machine's addresses may have changed.
+pub(super) struct AddressWatch {
+    due: Instant,
+    tables: Option<Vec<u8>>,
+}
+
+impl AddressWatch {
+    /// They are as they are now.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            due: now + EVERY,
+            tables: tables(),
+        }
+    }
+
+    /// When to ask again.
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Whether it is time to look, and there is something new; where nobody tells, there may always be.
+    pub(super) fn may_have_changed(&mut self, now: Instant) -> bool {
+        if now < self.due {
+            return false;
+        }
+        self.due = now + EVERY;
+        let before = std::mem::replace(&mut self.tables, tables());
+        before.is_none() || before != self.tables
+    }
+}
+
 /// Linux's tables, in which each address of this machine has a line: to list the addresses themselves takes seven files for each
-/// interface. `None` elsewhere: there they have to be listed to know.
-pub(super) fn address_tables() -> Option<Vec<u8>> {
+/// interface.
+fn tables() -> Option<Vec<u8>> {
     let mut tables = fs::read("/proc/thread-self/net/fib_trie").ok()?;
     tables.extend(fs::read("/proc/thread-self/net/if_inet6").unwrap_or_default());
     Some(tables)
@@ -36,3 +68,6 @@ pub(super) fn host_addresses(local: SocketAddr) -> Vec<SocketAddr> {
     addresses.dedup();
     addresses
 }
+
+/// A laptop that changes networks is found again within this.
+const EVERY: Duration = Duration::from_secs(10);

@@ -6,27 +6,24 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use boringtun::noise::rate_limiter::RateLimiter;
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::sleep_until,
-};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     StreamError, Tunnel, TunnelConfig, TunnelError, TunnelEvent,
-    addresses::{address_tables, host_addresses},
+    addresses::{AddressWatch, host_addresses},
+    alarm::Alarm,
     link::{Link, LinkParts},
     socket::Socket,
     stream::{Stream, StreamKey},
     wireguard::{self, Addressee, Door},
 };
 use crate::{
-    machine::clock::{in_step, suspended},
+    machine::clock::suspended,
     mesh::{Datagram, Mesh, MeshConfig, MeshEvent},
     session::{Descriptor, Identity, PeerId, SessionKeys},
 };
@@ -52,8 +49,7 @@ pub(super) struct Driver {
     by_index: BTreeMap<u32, PeerId>,
     next_index: u32,
     next_tick: Instant,
-    next_addresses: Instant,
-    address_tables: Option<Vec<u8>>,
+    addresses: AddressWatch,
     commands: mpsc::UnboundedReceiver<Command>,
     changed: mpsc::UnboundedReceiver<StreamKey>,
     list: mpsc::UnboundedSender<StreamKey>,
@@ -113,8 +109,7 @@ pub(super) fn start(
         by_index: BTreeMap::new(),
         next_index: 1,
         next_tick: now + TICK,
-        next_addresses: now + ADDRESSES,
-        address_tables: address_tables(),
+        addresses: AddressWatch::new(now),
         commands,
         changed,
         list,
@@ -134,25 +129,16 @@ pub(super) fn start(
 
 impl Driver {
     async fn run(mut self) {
-        let mut alarm = pin!(sleep_until(now().into()));
-        let mut set_for = now();
+        let mut alarm = Alarm::new(now());
         loop {
             self.drain(now());
             self.socket.flush().await;
-            // An alarm that rings too soon costs one turn of the loop; to set it anew in each, as acknowledgements move the deadline
-            // to and fro, costs more.
-            let deadline = self.deadline();
-            if deadline < set_for || alarm.is_elapsed() {
-                set_for = deadline;
-                let patient = deadline.saturating_duration_since(now()) >= PATIENT;
-                let at = if patient { in_step(deadline) } else { deadline };
-                alarm.as_mut().reset(at.into());
-            }
+            alarm.set(self.deadline(), now());
             let input = tokio::select! {
                 () = self.socket.readable() => Input::Datagrams,
                 command = self.commands.recv() => Input::Command(command),
                 Some(key) = self.changed.recv() => Input::Changed(key),
-                () = &mut alarm => Input::Clock,
+                () = alarm.rung() => Input::Clock,
             };
             let now = now();
             match input {
@@ -294,28 +280,20 @@ impl Driver {
             }
             self.next_tick = now + TICK;
         }
-        if self.next_addresses <= now {
-            self.next_addresses = now + ADDRESSES;
-            let tables = address_tables();
-            let same = tables.is_some() && tables == self.address_tables;
-            self.address_tables = tables;
-            if !same && let Ok(local) = self.socket.local_addr() {
-                self.mesh.handle_host_addresses(host_addresses(local), now);
-            }
+        if self.addresses.may_have_changed(now)
+            && let Ok(local) = self.socket.local_addr()
+        {
+            self.mesh.handle_host_addresses(host_addresses(local), now);
         }
     }
 
     fn deadline(&mut self) -> Instant {
-        let tick = if self.links.is_empty() {
-            self.next_addresses
-        } else {
-            self.next_tick
-        };
+        let tick = (!self.links.is_empty()).then_some(self.next_tick);
         let links = self.links.values_mut().filter_map(Link::poll_timeout);
         links
             .chain(self.mesh.poll_timeout())
-            .chain([self.next_addresses])
-            .fold(tick, Instant::min)
+            .chain(tick)
+            .fold(self.addresses.due(), Instant::min)
     }
 
     /// Passes on everything that followed from the last input.
@@ -446,12 +424,6 @@ const SUSPENDED: Duration = Duration::from_millis(500);
 /// boringtun counts in seconds, from 5 on: an initiation is repeated here, not there. Whatever wakes the loop in the second half of one
 /// will do.
 const TICK: Duration = Duration::from_secs(1);
-
-/// A deadline so far away is none of an acknowledgement or of a loss on a short path: it may be some tens of milliseconds late.
-const PATIENT: Duration = Duration::from_millis(150);
-
-/// How often the machine's addresses are looked up: a laptop that changes networks is found again within this.
-const ADDRESSES: Duration = Duration::from_secs(10);
 
 /// Streams served before the socket is looked at again.
 const CHANGES_AT_ONCE: usize = 256;

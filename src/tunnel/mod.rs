@@ -12,6 +12,7 @@
 //! down its streams fail at once; a change of path is invisible to streams.
 
 mod addresses;
+mod alarm;
 mod congestion;
 mod datagrams;
 mod driver;

@@ -51,6 +51,38 @@ fn the_second_and_the_third_build_find_the_same_workers() {
     }
 }
 
+/// As configure does it.
+#[test]
+fn what_one_build_writes_down_of_a_tool_s_path_holds_in_the_next() {
+    let (cluster, project) = (Cluster::new(), project(1));
+    cluster.up(0);
+    let find = "command -v make >made && command -v gcc >compiled && ls -d $(cat made compiled)";
+    for script in [find, "$(cat made) -j && $(cat compiled) --version"] {
+        let built = cluster.build(0, project.path(), &["sh", "-c", script]);
+        built.exits(0);
+    }
+    let made = fs::read_to_string(project.path().join("made")).unwrap();
+    assert!(made.contains("/tools/make"), "{made}");
+}
+
+#[test]
+fn a_session_that_runs_says_that_another_rendezvous_is_ignored() {
+    let (cluster, project) = (Cluster::new(), project(1));
+    cluster.up(0);
+    let same = cluster.distmesh(&["up"]).output().unwrap();
+    assert!(!String::from_utf8_lossy(&same.stderr).contains("ignored"));
+    let other = ["--rendezvous", "dir:/elsewhere"];
+    let up = cluster.distmesh(&["up", other[0], other[1]]).output();
+    let build = cluster
+        .build_command(project.path(), &other, &["make"])
+        .output();
+    for output in [up, build].map(Result::unwrap) {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("dir:/elsewhere is ignored"), "{said}");
+    }
+}
+
 #[test]
 fn a_build_that_is_not_wrapped_is_distributed_by_the_printed_hosts_whatever_compiler_it_names() {
     let (cluster, project) = (two_workers(), project(FILES));

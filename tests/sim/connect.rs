@@ -43,6 +43,22 @@ fn two_nodes_without_a_nat_have_a_path_one_round_trip_after_they_see_each_other(
 }
 
 #[test]
+fn a_host_of_many_containers_is_found_by_the_address_that_others_see() {
+    for_each_seed(5, |seed| {
+        let mut world = World::new(seed);
+        let nat = Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT);
+        let (primary, worker) = behind(&mut world, nat, nat);
+        world.add_addresses(worker, 80);
+        world.start(primary);
+        world.start(worker);
+        let took = world.run_until(secs(30), |w| w.are_connected(primary, worker));
+        assert!(took.is_some(), "no path");
+        let published = world.mesh(worker).descriptor().candidates;
+        assert!(published.len() <= 32, "{}", published.len());
+    });
+}
+
+#[test]
 fn endpoint_independent_mappings_meet_whatever_their_filters_are() {
     for (a, b) in ALL.into_iter().flat_map(|a| ALL.map(|b| (a, b))) {
         for_each_seed(10, |seed| {

@@ -156,6 +156,15 @@ impl World {
         self.add_host(vec![addr], nat, Body::Node { config, mesh: None })
     }
 
+    /// A host of so many containers has an address in the network of each, which nobody else reaches.
+    pub(crate) fn add_addresses(&mut self, node: HostId, count: u8) {
+        let Body::Node { config, .. } = &mut self.hosts[node.0].body else {
+            panic!("not a node");
+        };
+        let more = (1..=count).map(|n| SocketAddr::from(([172, 16, n, 1], 5_000)));
+        config.host_candidates.extend(more);
+    }
+
     /// The process starts.
     pub(crate) fn start(&mut self, node: HostId) {
         let (now, start_ms) = (self.now, self.elapsed().as_millis() as u64);

@@ -40,7 +40,7 @@ const HOST_BONUS: Duration = Duration::from_millis(1);
 mod tests {
     use super::*;
     use crate::{
-        mesh::{punch::Cadence, route::Route},
+        mesh::{probe::Size, punch::Cadence, route::Route},
         session::PeerId,
     };
 
@@ -59,8 +59,10 @@ mod tests {
                 | CandidateKind::PeerReflexive => Route::Direct("192.0.2.1:1".parse().unwrap()),
             };
             let mut punch = Punch::new(route, kind, now);
-            punch.handle_sent([0; 12], Cadence::Knock, now);
-            assert!(punch.handle_answer(&[0; 12], now + Duration::from_micros(rtt)));
+            punch.handle_sent(([0; 12], Size::Full), Cadence::Knock, now);
+            let then = now + Duration::from_micros(rtt);
+            punch.handle_answer((&[0; 12], Size::Full), then);
+            assert!(punch.rtt().is_some());
             punch
         };
         let kinds = [

@@ -61,6 +61,12 @@ fn is_wireguard(bytes: &[u8]) -> bool {
 const STUN_HEADER: usize = 20;
 const STUN_COOKIE: [u8; 4] = 0x2112_A442_u32.to_be_bytes();
 
+/// Whether the bytes are a probe of full length, straight or on the way to a relay: the way may not take it.
+pub fn is_full_probe(bytes: &[u8]) -> bool {
+    let inner = relay::read(bytes).map_or(bytes, |frame| frame.payload);
+    probe::is_probe(inner) && probe::Size::of(inner) == Some(probe::Size::Full)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

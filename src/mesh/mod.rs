@@ -24,6 +24,7 @@
 //!   the address that was pinged.
 //! - Only an answer to an own ping proves a path or keeps it. A ping that is heard, perhaps replayed, gets a pong and at most
 //!   makes its source a candidate to be checked.
+//! - A way is taken only if a datagram as long as the tunnel's was answered on it.
 //! - Probing never ends, except when a peer says goodbye or a restarted one takes its place.
 //! - A node that was itself frozen blames nobody: its deadlines move by the gap.
 //! - After `handle_timeout(now)`, `poll_timeout` is later than `now`, or `None`.
@@ -46,10 +47,11 @@ mod route;
 mod stun;
 mod transaction;
 
-pub use datagram::{Kind, classify_datagram};
+pub use datagram::{Kind, classify_datagram, is_full_probe};
 pub use nat::{Observation, classify as classify_nat};
 pub use node::{Datagram, Mesh, MeshConfig};
 pub use obstacle::Obstacle;
 pub use outbox::{MeshEvent, Transmit};
+pub use probe::FULL_LENGTH as FULL_PROBE;
 pub use relay::RelayHeader;
 pub use route::Route;

@@ -197,6 +197,9 @@ impl Mesh {
             return;
         }
         self.hosts = addrs;
+        self.peers
+            .values_mut()
+            .for_each(Peer::handle_own_interfaces);
         self.stun.refresh(now);
         self.update_descriptor(now);
         self.wake_at(self.stun.poll_timeout());
@@ -236,7 +239,8 @@ impl Mesh {
         for peer in self.peers.values_mut() {
             peer.handle_timeout(now, company, &mut self.out);
         }
-        if self.next_relays.is_none() && self.peers.values().any(Peer::needs_relay) {
+        let mut peers = self.peers.values();
+        if self.next_relays.is_none() && peers.any(|peer| peer.needs_relay(now)) {
             self.look_for_relays(now);
         }
         self.serve_stun_wishes(now);

@@ -10,6 +10,8 @@ use crate::session::NatClass;
 pub struct Obstacle {
     /// How long there has been none.
     pub pathless: Duration,
+    /// Short packets get through, and those that a link needs do not.
+    pub narrow: bool,
     /// This node's NAT.
     pub ours: NatClass,
     /// The peer's.
@@ -22,11 +24,16 @@ impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             pathless,
+            narrow,
             ours,
             theirs,
             others,
         } = self;
         write!(f, "no path for {} s: ", pathless.as_secs())?;
+        if *narrow {
+            f.write_str(NARROW)?;
+            return say_others(f, *others);
+        }
         f.write_str(match (is_dependent(*ours), is_dependent(*theirs)) {
             (true, true) => "both NATs use another port for every destination",
             (true, false) => DEPENDENT_HERE,
@@ -35,13 +42,19 @@ impl fmt::Display for Obstacle {
             (false, false) if *theirs == NatClass::Unknown => UNKNOWN_THERE,
             (false, false) => "what is sent does not arrive, as if a firewall dropped UDP",
         })?;
-        match others {
-            0 => f.write_str("; there is no third node to relay"),
-            1 => f.write_str("; the one other node does not reach both"),
-            many => write!(f, "; none of {many} other nodes reaches both"),
-        }
+        say_others(f, *others)
     }
 }
+
+fn say_others(f: &mut fmt::Formatter<'_>, others: usize) -> fmt::Result {
+    match others {
+        0 => f.write_str("; there is no third node to relay"),
+        1 => f.write_str("; the one other node does not reach both"),
+        many => write!(f, "; none of {many} other nodes reaches both"),
+    }
+}
+
+const NARROW: &str = "short packets get through, those of 1,340 bytes do not, as behind a VPN with a smaller MTU: raise it, or leave the VPN";
 
 const DEPENDENT_HERE: &str = "the NAT here uses another port for every destination, and the one there lets in only whom it knows";
 const DEPENDENT_THERE: &str = "the NAT there uses another port for every destination, and the one here lets in only whom it knows";
@@ -60,6 +73,7 @@ mod tests {
             let pathless = Duration::from_secs(12);
             Obstacle {
                 pathless,
+                narrow: false,
                 ours,
                 theirs,
                 others,
@@ -76,5 +90,13 @@ mod tests {
             said(Unknown, EndpointIndependent, 5).ends_with("none of 5 other nodes reaches both")
         );
         assert!(said(None, EndpointIndependent, 1).contains("firewall"));
+        let narrow = Obstacle {
+            pathless: Duration::from_secs(12),
+            narrow: true,
+            ours: None,
+            theirs: None,
+            others: 0,
+        };
+        assert!(narrow.to_string().contains("a smaller MTU"), "{narrow}");
     }
 }

@@ -15,8 +15,8 @@ use super::{
     liveness::{Change, Liveness, State},
     nat,
     outbox::{MeshEvent, Outbox},
-    probe::{Probe, ProbeKey},
-    punch::{Cadence, Punch},
+    probe::{Probe, ProbeKey, Size},
+    punch::{Answer, Cadence, Punch},
     replay::ReplayWindow,
     route::Route,
     transaction::{TransactionId, TransactionIds},
@@ -160,6 +160,17 @@ impl Peer {
         }
     }
 
+    /// This node's interfaces changed: packets to the peer's addresses may take another way, with another MTU.
+    pub(super) fn handle_own_interfaces(&mut self) {
+        self.punches.values_mut().for_each(Punch::doubt_width);
+    }
+
+    /// Whether only short packets get through to it.
+    pub(super) fn is_narrow(&self, now: Instant) -> bool {
+        let mut punches = self.punches.values();
+        punches.any(|punch| punch.is_narrow(PROVEN_FOR, now))
+    }
+
     /// From now on a new address is approached with care.
     pub(super) fn set_careful(&mut self) {
         self.careful = true;
@@ -185,19 +196,22 @@ impl Peer {
         now: Instant,
         out: &mut Outbox,
     ) -> bool {
-        match self.key.open(bytes) {
-            Some(Probe::Ping { id, number, asks }) => {
+        let Some((probe, size)) = self.key.open(bytes).zip(Size::of(bytes)) else {
+            return false;
+        };
+        match probe {
+            Probe::Ping { id, number, asks } => {
                 let pong = Probe::Pong {
                     id,
                     observed: source,
                 };
-                out.send_by(from, self.id, self.key.seal(&pong));
+                out.send_by(from, self.id, self.key.seal(&pong, size));
                 if self.pings_heard.is_news(number) {
                     if asks {
                         self.stay_awake(now);
                     }
                     if !self.is_asleep(now) {
-                        self.handle_ping(from, now);
+                        self.handle_ping((from, size), now);
                     }
                 }
                 if self.is_asleep(now) {
@@ -207,15 +221,13 @@ impl Peer {
                 let answers = |punch: &Punch| punch.answered_within(PROVEN_FOR, now);
                 let company = self.punches.get(&from).is_some_and(answers);
                 self.send_due(now, company, out);
-                true
             }
-            Some(Probe::Pong { .. }) if self.is_asleep(now) => true,
-            Some(Probe::Pong { id, observed }) => {
-                self.handle_pong(from, (id, observed), now, out);
-                true
+            Probe::Pong { .. } if self.is_asleep(now) => {}
+            Probe::Pong { id, observed } => {
+                self.handle_pong((from, size), (id, observed), now, out);
             }
-            None => false,
         }
+        true
     }
 
     /// Authenticated data came in.
@@ -300,7 +312,7 @@ impl Peer {
 
     fn handle_pong(
         &mut self,
-        from: Route,
+        (from, size): (Route, Size),
         (id, observed): (TransactionId, SocketAddr),
         now: Instant,
         out: &mut Outbox,
@@ -308,8 +320,9 @@ impl Peer {
         let Some(punch) = self.punches.get_mut(&from) else {
             return;
         };
-        if !punch.handle_answer(&id, now) {
-            return;
+        match punch.handle_answer((&id, size), now) {
+            Answer::Usable => {}
+            Answer::Narrow | Answer::Stray => return,
         }
         self.note_observed(from, observed, now);
         let moved = self.choose_path(from, now);
@@ -429,14 +442,15 @@ impl Peer {
             }
             let (id, number) = self.ids.next();
             let asks = self.is_for_link() || now < self.needed_until;
-            let ping = self.key.seal(&Probe::Ping { id, number, asks });
+            let size = self.punches.get(&route).map_or(Size::Full, Punch::size);
+            let ping = self.key.seal(&Probe::Ping { id, number, asks }, size);
             match route {
                 Route::Direct(addr) if approach == Approach::Near => out.send_near(addr, ping),
                 Route::Direct(_) | Route::Relayed(_) => out.send_by(route, self.id, ping),
             }
             let cadence = self.cadence(route, now);
             if let Some(punch) = self.punches.get_mut(&route) {
-                punch.handle_sent(id, cadence, now);
+                punch.handle_sent((id, size), cadence, now);
             }
         }
     }

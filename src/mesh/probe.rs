@@ -10,7 +10,10 @@
 //! somebody whose descriptor it doesn't have yet, before any cryptography. The tag binds the whole keys of both, so a probe
 //! that is reflected to its sender fails. A ping's detail is its number and whether its sender asks for anything, a pong's is the
 //! source address that it answers.
-//! Both have the same length: a ping with a forged source address amplifies nothing.
+//!
+//! Either may be [`Size::Full`]: then zeros stand before the tag, up to the length of the datagrams that a link begins with. A way that
+//! drops those (a VPN's MTU of 1,280 bytes) is of no use, however well it carries short ones.
+//! A pong has its ping's length: one with a forged source address amplifies nothing.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -37,6 +40,30 @@ pub(super) enum Probe {
     },
 }
 
+/// How long a probe is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
+    /// As short as can be.
+    Short,
+    /// As long as what the link will carry: [`FULL_LENGTH`].
+    Full,
+}
+
+impl Size {
+    fn bytes(self) -> usize {
+        match self {
+            Self::Short => SHORT_LENGTH,
+            Self::Full => FULL_LENGTH,
+        }
+    }
+
+    /// Of these bytes; `None` if no probe is of that length.
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        let mut sizes = [Self::Short, Self::Full].into_iter();
+        sizes.find(|size| size.bytes() == bytes.len())
+    }
+}
+
 /// The first bytes of a public key.
 pub(super) type ShortId = [u8; 8];
 
@@ -47,9 +74,7 @@ pub(super) fn is_probe(bytes: &[u8]) -> bool {
 
 /// From and to whom a probe claims to be; `None` if it cannot be one.
 pub(super) fn addressees(bytes: &[u8]) -> Option<(ShortId, ShortId)> {
-    if !is_probe(bytes) || bytes.len() != LEN {
-        return None;
-    }
+    Size::of(bytes).filter(|_| is_probe(bytes))?;
     let sender = bytes[5..13].try_into().ok()?;
     let receiver = bytes[13..21].try_into().ok()?;
     Some((sender, receiver))
@@ -81,18 +106,19 @@ impl ProbeKey {
     }
 
     /// Writes a probe to the peer.
-    pub(super) fn seal(&self, probe: &Probe) -> Vec<u8> {
+    pub(super) fn seal(&self, probe: &Probe, size: Size) -> Vec<u8> {
         let (kind, id, detail) = match probe {
             Probe::Ping { id, number, asks } => (PING, id, ping_detail(*number, *asks)),
             Probe::Pong { id, observed } => (PONG, id, address_to_detail(*observed)),
         };
-        let mut bytes = Vec::with_capacity(LEN);
+        let mut bytes = Vec::with_capacity(size.bytes());
         bytes.extend_from_slice(&MAGIC);
         bytes.push(kind);
         bytes.extend_from_slice(&short_id(&self.me));
         bytes.extend_from_slice(&short_id(&self.peer));
         bytes.extend_from_slice(id);
         bytes.extend_from_slice(&detail);
+        bytes.resize(size.bytes() - TAG_LEN, 0);
         let tag = hmac::sign(&self.key, &self.signed(&self.me, &self.peer, &bytes));
         bytes.extend_from_slice(tag.as_ref());
         bytes
@@ -103,10 +129,10 @@ impl ProbeKey {
         if addressees(bytes)? != (short_id(&self.peer), short_id(&self.me)) {
             return None;
         }
-        let (body, tag) = bytes.split_at_checked(LEN - TAG_LEN)?;
+        let (body, tag) = bytes.split_last_chunk::<TAG_LEN>()?;
         hmac::verify(&self.key, &self.signed(&self.peer, &self.me, body), tag).ok()?;
         let id = body[21..33].try_into().ok()?;
-        let detail: Detail = body[33..].try_into().ok()?;
+        let detail: Detail = body[33..51].try_into().ok()?;
         match body[4] {
             PING => Some(Probe::Ping {
                 id,
@@ -159,7 +185,9 @@ const MAGIC: [u8; 4] = *b"dmp\x01";
 const PING: u8 = 1;
 const PONG: u8 = 2;
 const TAG_LEN: usize = 32;
-const LEN: usize = 4 + 1 + 8 + 8 + 12 + size_of::<Detail>() + TAG_LEN;
+const SHORT_LENGTH: usize = 4 + 1 + 8 + 8 + 12 + size_of::<Detail>() + TAG_LEN;
+/// A full probe's length in bytes, that of the tunnel's first datagrams: 1,280 bytes, the least that IPv6 asks of a link, in WireGuard's 32.
+pub const FULL_LENGTH: usize = 1_312;
 /// Keeps a probe's tag from ever being a tag of something else under the same key.
 const LABEL: &[u8] = b"distmesh probe v1";
 
@@ -196,9 +224,11 @@ mod tests {
                     observed: observed.parse().unwrap(),
                 },
             ] {
-                let bytes = a.seal(&probe);
-                assert_eq!(bytes.len(), LEN);
-                assert_eq!(b.open(&bytes), Some(probe));
+                for (size, length) in [(Size::Short, 83), (Size::Full, 1_312)] {
+                    let bytes = a.seal(&probe, size);
+                    assert_eq!((bytes.len(), Size::of(&bytes)), (length, Some(size)));
+                    assert_eq!(b.open(&bytes), Some(probe));
+                }
             }
         }
     }
@@ -206,7 +236,7 @@ mod tests {
     #[test]
     fn a_reflected_probe_is_not_from_the_peer() {
         let (a, _) = pair();
-        let mut bytes = a.seal(&PING_ONE);
+        let mut bytes = a.seal(&PING_ONE, Size::Short);
         assert_eq!(a.open(&bytes), None);
         // Nor with sender and receiver exchanged by whoever reflects it.
         let (sender, receiver) = addressees(&bytes).unwrap();
@@ -221,7 +251,7 @@ mod tests {
         let mut namesake = [2; 32];
         namesake[31] = 3;
         let namesake = ProbeKey::new(&[7; 32], PeerId(namesake), PeerId([1; 32]));
-        let bytes = a.seal(&PING_ONE);
+        let bytes = a.seal(&PING_ONE, Size::Short);
         assert!(addressees(&bytes).is_some_and(|(_, to)| to == short_id(&namesake.me)));
         assert_eq!(namesake.open(&bytes), None);
     }
@@ -230,21 +260,22 @@ mod tests {
     fn another_pairs_key_opens_nothing() {
         let (a, _) = pair();
         let stranger = ProbeKey::new(&[8; 32], PeerId([2; 32]), PeerId([1; 32]));
-        let bytes = a.seal(&PING_ONE);
+        let bytes = a.seal(&PING_ONE, Size::Short);
         assert_eq!(stranger.open(&bytes), None);
     }
 
     proptest! {
         #[test]
-        fn every_changed_bit_is_noticed(index in 0..LEN, bit in 0..8_u32) {
+        fn every_changed_bit_is_noticed(index in any::<prop::sample::Index>(), bit in 0..8_u32, full in any::<bool>()) {
             let (a, b) = pair();
-            let mut bytes = a.seal(&PING_ONE);
+            let mut bytes = a.seal(&PING_ONE, if full { Size::Full } else { Size::Short });
+            let index = index.index(bytes.len());
             bytes[index] ^= 1 << bit;
             prop_assert_eq!(b.open(&bytes), None);
         }
 
         #[test]
-        fn any_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..1_400)) {
             let (a, _) = pair();
             prop_assert_eq!(a.open(&bytes), None);
             let claimed = [&MAGIC[..], &bytes].concat();

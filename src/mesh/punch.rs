@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{route::Route, transaction::TransactionId};
+use super::{probe::Size, route::Route, transaction::TransactionId};
 use crate::session::CandidateKind;
 
 /// How eagerly a candidate is pinged.
@@ -32,11 +32,34 @@ pub(super) struct Punch {
     outstanding: VecDeque<Outstanding>,
     unanswered: u32,
     last_answer: Option<Instant>,
+    /// When a short ping was answered, and it was not known whether a full one would be.
+    narrow_answer: Option<Instant>,
     /// When a ping came from here, or the candidate was learnt.
     mentioned: Instant,
     rtt: Option<Duration>,
     /// Until then its probes are not to arrive.
     near_until: Option<Instant>,
+    width: Width,
+}
+
+/// Whether full datagrams get through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Width {
+    /// So many have been sent since it was in doubt.
+    Asked(u32),
+    /// One was answered.
+    Proven,
+}
+
+/// What a pong says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Nothing that was asked, or nothing new.
+    Stray,
+    /// Short packets get through; whether full ones do is not known.
+    Narrow,
+    /// The candidate can be used.
+    Usable,
 }
 
 /// A ping that was not answered yet.
@@ -60,9 +83,11 @@ impl Punch {
             outstanding: VecDeque::new(),
             unanswered: 0,
             last_answer: None,
+            narrow_answer: None,
             mentioned: now,
             rtt: None,
             near_until: None,
+            width: Width::Asked(0),
         }
     }
 
@@ -85,8 +110,51 @@ impl Punch {
         self.next
     }
 
-    /// A ping is on its way.
-    pub(super) fn handle_sent(&mut self, id: TransactionId, cadence: Cadence, now: Instant) {
+    /// How long the next ping has to be. Full ones are many only as long as there is hope.
+    pub(super) fn size(&self) -> Size {
+        let rarely = self.knocks % RARELY == RARELY - 1;
+        match self.width {
+            Width::Asked(full) if full < MANY || rarely => Size::Full,
+            Width::Asked(_) | Width::Proven => Size::Short,
+        }
+    }
+
+    /// What is between may be another thing from now on.
+    pub(super) fn doubt_width(&mut self) {
+        self.width = Width::Asked(0);
+    }
+
+    /// A ping came from here, that long: a full one gives hope that full ones get there, too, and after a short one no more is sent
+    /// than was heard.
+    pub(super) fn handle_size(&mut self, size: Size) {
+        if let Width::Asked(full) = &mut self.width {
+            match size {
+                Size::Full => *full = 0,
+                Size::Short if self.last_sent.is_none() => *full = MANY,
+                Size::Short => {}
+            }
+        }
+    }
+
+    /// Whether short packets got through within `span`, and no full one has since that is in doubt.
+    pub(super) fn is_narrow(&self, span: Duration, now: Instant) -> bool {
+        let lately = |at| now.saturating_duration_since(at) <= span;
+        self.width != Width::Proven && self.narrow_answer.is_some_and(lately)
+    }
+
+    /// A ping of that size is on its way.
+    pub(super) fn handle_sent(
+        &mut self,
+        (id, size): (TransactionId, Size),
+        cadence: Cadence,
+        now: Instant,
+    ) {
+        let meant_to_arrive = !self.is_near(now);
+        if let (Size::Full, Width::Asked(full)) = (size, &mut self.width)
+            && meant_to_arrive
+        {
+            *full = full.saturating_add(1);
+        }
         if self.outstanding.len() == MAX_OUTSTANDING {
             self.outstanding.pop_front();
         }
@@ -101,19 +169,35 @@ impl Punch {
         self.unanswered = self.unanswered.saturating_add(1);
     }
 
-    /// Takes a pong from this address; `false` if it answers nothing that was asked.
-    pub(super) fn handle_answer(&mut self, id: &TransactionId, now: Instant) -> bool {
+    /// Takes a pong from this address.
+    pub(super) fn handle_answer(
+        &mut self,
+        (id, size): (&TransactionId, Size),
+        now: Instant,
+    ) -> Answer {
         let Some(index) = self.outstanding.iter().position(|ping| ping.id == *id) else {
-            return false;
+            return Answer::Stray;
         };
-        if let Some(ping) = self.outstanding.remove(index)
-            && ping.timed
-        {
+        let ping = self.outstanding.remove(index);
+        if size == Size::Full {
+            self.width = Width::Proven;
+        }
+        if let Width::Asked(full) = self.width {
+            // The first in a while: the way has just opened.
+            let full = if self.is_narrow(OPENS, now) { full } else { 0 };
+            self.width = Width::Asked(full);
+            self.narrow_answer = Some(now);
+            if full < MANY {
+                self.hurry(now);
+            }
+            return Answer::Narrow;
+        }
+        if let Some(ping) = ping.filter(|ping| ping.timed) {
             self.measure(now.saturating_duration_since(ping.sent));
         }
         self.unanswered = 0;
         self.last_answer = Some(now);
-        true
+        Answer::Usable
     }
 
     /// The path in use answered: it is asked again a second after the last ping, whatever was planned when that was sent.
@@ -160,6 +244,9 @@ impl Punch {
     /// Knocks as if the candidate was new.
     pub(super) fn restart(&mut self, now: Instant) {
         self.knocks = 0;
+        if self.width != Width::Proven {
+            self.doubt_width();
+        }
         self.hurry(now);
     }
 
@@ -228,6 +315,12 @@ const PATH_RETRY: Duration = Duration::from_millis(250);
 const STANDBY: Duration = Duration::from_secs(5);
 /// Five a second and candidate, only while a peer is suspect.
 const BURST: Duration = Duration::from_millis(200);
+/// The knocks of the first second, that open two filters: a kilobyte each.
+const MANY: u32 = 4;
+/// A way that is too narrow is asked whether it still is every few seconds.
+const RARELY: u32 = 5;
+/// A way that has answered nothing for so long may have been shut.
+const OPENS: Duration = Duration::from_secs(15);
 /// Three seconds of burst: an answer that takes longer is no use.
 const MAX_OUTSTANDING: usize = 16;
 
@@ -245,8 +338,12 @@ mod tests {
         (Punch::new(remote, CandidateKind::Host, now), now)
     }
 
-    fn id(n: u8) -> TransactionId {
-        [n; 12]
+    fn sent(punch: &mut Punch, n: u8, cadence: Cadence, now: Instant) {
+        punch.handle_sent(([n; 12], Size::Full), cadence, now);
+    }
+
+    fn answered(punch: &mut Punch, n: u8, now: Instant) -> bool {
+        punch.handle_answer((&[n; 12], Size::Full), now) == Answer::Usable
     }
 
     #[test]
@@ -257,7 +354,7 @@ mod tests {
             let now = punch.poll_timeout();
             assert!(punch.is_due(now));
             knocks.push((now - start).as_millis());
-            punch.handle_sent(id(n), Cadence::Knock, now);
+            sent(&mut punch, n, Cadence::Knock, now);
         }
         assert_eq!(knocks[..6], [0, 200, 500, 1_000, 2_000, 3_000]);
         assert_eq!(knocks[99], 97_000);
@@ -266,10 +363,10 @@ mod tests {
     #[test]
     fn the_path_is_pinged_each_second_while_it_answers_and_sooner_when_not() {
         let (mut punch, start) = punch();
-        punch.handle_sent(id(1), Cadence::Path, start);
+        sent(&mut punch, 1, Cadence::Path, start);
         assert_eq!(punch.poll_timeout(), start + PATH_RETRY);
         assert!(!punch.is_due(start + PATH_RETRY - Duration::from_millis(1)));
-        assert!(punch.handle_answer(&id(1), start + Duration::from_millis(30)));
+        assert!(answered(&mut punch, 1, start + Duration::from_millis(30)));
         punch.rest();
         assert_eq!(punch.poll_timeout(), start + EACH);
     }
@@ -277,8 +374,8 @@ mod tests {
     #[test]
     fn a_path_that_answers_is_pinged_with_others_but_not_twice_as_often() {
         let (mut punch, start) = punch();
-        punch.handle_sent(id(1), Cadence::Path, start);
-        assert!(punch.handle_answer(&id(1), start));
+        sent(&mut punch, 1, Cadence::Path, start);
+        assert!(answered(&mut punch, 1, start));
         punch.rest();
         assert!(!punch.may_join(start + LEEWAY - Duration::from_millis(1)));
         assert!(punch.may_join(start + LEEWAY));
@@ -294,10 +391,10 @@ mod tests {
     fn a_path_that_carries_traffic_is_pinged_a_second_after_it_and_every_five_at_the_least() {
         let (mut punch, start) = punch();
         let after = |ms: u64| start + Duration::from_millis(ms);
-        punch.handle_sent(id(1), Cadence::Path, start);
+        sent(&mut punch, 1, Cadence::Path, start);
         punch.handle_traffic(after(100));
         assert_eq!(punch.poll_timeout(), start + PATH_RETRY, "not answered yet");
-        assert!(punch.handle_answer(&id(1), after(100)));
+        assert!(answered(&mut punch, 1, after(100)));
         punch.rest();
         punch.handle_traffic(after(700));
         assert_eq!(punch.poll_timeout(), after(1_700));
@@ -310,8 +407,8 @@ mod tests {
     #[test]
     fn a_standby_that_becomes_the_path_is_pinged_as_one() {
         let (mut punch, start) = punch();
-        punch.handle_sent(id(1), Cadence::Standby, start);
-        assert!(punch.handle_answer(&id(1), start));
+        sent(&mut punch, 1, Cadence::Standby, start);
+        assert!(answered(&mut punch, 1, start));
         punch.rest();
         assert_eq!(punch.poll_timeout(), start + EACH);
     }
@@ -319,37 +416,116 @@ mod tests {
     #[test]
     fn a_pong_counts_once_and_only_for_an_outstanding_ping() {
         let (mut punch, now) = punch();
-        punch.handle_sent(id(1), Cadence::Knock, now);
-        assert!(!punch.handle_answer(&id(2), now));
-        assert!(punch.handle_answer(&id(1), now));
-        assert!(!punch.handle_answer(&id(1), now), "replayed");
+        sent(&mut punch, 1, Cadence::Knock, now);
+        assert!(!answered(&mut punch, 2, now));
+        assert!(answered(&mut punch, 1, now));
+        assert!(!answered(&mut punch, 1, now), "replayed");
     }
 
     #[test]
     fn outstanding_pings_are_bounded_and_the_oldest_is_forgotten() {
         let (mut punch, now) = punch();
         for n in 0..=16 {
-            punch.handle_sent(id(n), Cadence::Burst, now);
+            sent(&mut punch, n, Cadence::Burst, now);
         }
         assert_eq!(punch.outstanding.len(), MAX_OUTSTANDING);
-        assert!(!punch.handle_answer(&id(0), now));
-        assert!(punch.handle_answer(&id(1), now));
+        assert!(!answered(&mut punch, 0, now));
+        assert!(answered(&mut punch, 1, now));
     }
 
     #[test]
     fn a_stall_of_our_own_is_not_a_slow_path() {
         let (mut punch, now) = punch();
-        punch.handle_sent(id(1), Cadence::Path, now);
+        sent(&mut punch, 1, Cadence::Path, now);
         punch.handle_stall();
-        assert!(punch.handle_answer(&id(1), now + Duration::from_secs(5)));
+        assert!(answered(&mut punch, 1, now + Duration::from_secs(5)));
         assert_eq!(punch.rtt(), None);
     }
 
     #[test]
     fn hurrying_never_exceeds_the_burst_rate() {
         let (mut punch, now) = punch();
-        punch.handle_sent(id(1), Cadence::Standby, now);
+        sent(&mut punch, 1, Cadence::Standby, now);
         punch.hurry(now);
         assert_eq!(punch.poll_timeout(), now + BURST);
+    }
+
+    #[test]
+    fn a_way_that_answers_short_pings_alone_is_of_no_use_and_is_asked_less_and_less() {
+        let (mut punch, mut now) = punch();
+        let mut full = Vec::new();
+        for n in 0..40 {
+            let size = punch.size();
+            punch.handle_sent(([n; 12], size), Cadence::Knock, now);
+            match size {
+                Size::Full => full.push(n),
+                Size::Short => {
+                    let answer = punch.handle_answer((&[n; 12], Size::Short), now);
+                    assert_eq!(answer, Answer::Narrow);
+                    assert!(punch.is_narrow(EACH, now));
+                }
+            }
+            now += EACH;
+        }
+        // After the first short answer there is hope once more.
+        assert_eq!(full, [0, 1, 2, 3, 4, 6, 7, 8, 9, 14, 19, 24, 29, 34, 39]);
+        assert_eq!(
+            (punch.rtt(), punch.answered_within(EACH * 60, now)),
+            (None, false)
+        );
+        sent(&mut punch, 40, Cadence::Knock, now);
+        assert!(answered(&mut punch, 40, now));
+        assert!(!punch.is_narrow(EACH, now));
+        assert_eq!(punch.size(), Size::Short, "proven");
+        punch.doubt_width();
+        assert_eq!(punch.size(), Size::Full);
+    }
+
+    #[test]
+    fn a_peer_that_comes_late_is_asked_in_full_when_it_is_heard_in_full() {
+        let (mut punch, now) = punch();
+        for n in 0..6 {
+            let size = punch.size();
+            punch.handle_sent(([n; 12], size), Cadence::Knock, now);
+        }
+        assert_eq!(punch.size(), Size::Short);
+        punch.handle_size(Size::Short);
+        assert_eq!(punch.size(), Size::Short);
+        punch.handle_size(Size::Full);
+        assert_eq!(punch.size(), Size::Full);
+    }
+
+    #[test]
+    fn a_short_ping_from_nowhere_gets_nothing_longer_until_it_is_answered() {
+        let (mut punch, now) = punch();
+        punch.handle_size(Size::Short);
+        assert_eq!(punch.size(), Size::Short);
+        punch.handle_sent(([1; 12], Size::Short), Cadence::Knock, now);
+        punch.handle_answer((&[1; 12], Size::Short), now);
+        assert_eq!(punch.size(), Size::Full);
+    }
+
+    #[test]
+    fn what_dies_on_the_way_does_not_count() {
+        let (mut punch, now) = punch();
+        punch.keep_near(now + EACH);
+        for n in 0..6 {
+            punch.handle_sent(([n; 12], Size::Full), Cadence::Knock, now);
+        }
+        assert_eq!(punch.size(), Size::Full);
+    }
+
+    #[test]
+    fn a_short_answer_is_followed_by_a_full_ping_at_once() {
+        let (mut punch, now) = punch();
+        punch.handle_sent(([1; 12], Size::Short), Cadence::Standby, now);
+        assert_eq!(
+            punch.handle_answer((&[1; 12], Size::Short), now),
+            Answer::Narrow
+        );
+        assert_eq!(
+            (punch.poll_timeout(), punch.size()),
+            (now + BURST, Size::Full)
+        );
     }
 }

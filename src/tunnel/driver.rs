@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     machine::clock::suspended,
-    mesh::{Datagram, Mesh, MeshConfig, MeshEvent},
+    mesh::{Datagram, Mesh, MeshConfig, MeshEvent, is_full_probe},
     session::{Descriptor, Identity, PeerId, SessionKeys},
 };
 
@@ -302,9 +302,11 @@ impl Driver {
             self.handle_mesh(event, now);
         }
         while let Some(transmit) = self.mesh.poll_transmit() {
+            let (to, payload) = (transmit.to, &transmit.payload[..]);
             match transmit.ttl {
-                None => self.socket.queue(transmit.to, &[&transmit.payload]),
-                Some(ttl) => self.socket.send_near(transmit.to, &transmit.payload, ttl),
+                None if is_full_probe(payload) => self.socket.queue_alone(to, payload),
+                None => self.socket.queue(to, &[payload]),
+                Some(ttl) => self.socket.send_near(to, payload, ttl),
             }
         }
         for (peer, link) in &mut self.links {

@@ -126,14 +126,24 @@ impl Socket {
             batch.full = len < batch.segment;
             return;
         }
+        self.begin(to, parts, false);
+    }
+
+    /// Puts a datagram into a batch of its own. One that may be too long for the way has to be: where the device itself cannot take the
+    /// segments of a batch, quinn-udp gives up GSO for all.
+    pub(super) fn queue_alone(&mut self, to: SocketAddr, datagram: &[u8]) {
+        self.begin(to, &[datagram], true);
+    }
+
+    fn begin(&mut self, to: SocketAddr, parts: &[&[u8]], full: bool) {
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.clear();
         parts.iter().for_each(|part| bytes.extend_from_slice(part));
         self.pending.push(Batch {
             to,
-            segment: len,
+            segment: bytes.len(),
             bytes,
-            full: false,
+            full,
         });
     }
 

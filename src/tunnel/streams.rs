@@ -448,6 +448,8 @@ const CONNECTION_WINDOW: u32 = 2 * STREAM_WINDOW;
 /// Passes wherever 1,400 bytes do (containers in VXLAN, PPPoE, tunnels), relayed and over IPv6 too: 1,280 bytes, the least that
 /// IPv6 asks of a link, less an inner IPv6 and UDP header.
 const SAFE_MTU: u16 = 1232;
+/// A path has proven that it carries such a datagram, in an inner packet's headers and WireGuard's.
+const _: () = assert!(SAFE_MTU as usize + 48 + 32 == crate::mesh::FULL_PROBE);
 /// What an Ethernet frame holds beside the outer headers, WireGuard's 32 bytes, a relay's 20, and the inner headers. Whether it
 /// passes is found out (RFC 8899); a path that drops the larger ones falls back.
 const LARGEST_MTU: u16 = 1352;

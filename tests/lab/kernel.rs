@@ -212,6 +212,31 @@ fn a_linux_router_and_a_dependent_one_are_relayed() {
     );
 }
 
+/// Both machines are in one VPN as well, which is the shorter way and takes no datagram as long as the tunnel's.
+#[test]
+fn a_way_with_a_small_mtu_is_not_taken() {
+    story("kernel::a_way_with_a_small_mtu_is_not_taken", |_| {
+        let mut lab = Lab::without_internet();
+        let _stun = open_host(&mut lab);
+        let [a, b] = [site(1, PRESERVING), site(2, PRESERVING)];
+        veth(
+            (&a.netns, "vpn", "100.100.0.1/24"),
+            (&b.netns, "vpn", "100.100.0.2/24"),
+        );
+        for host in [&a, &b] {
+            run(&format!("ip -n {} link set vpn mtu 1280", host.netns));
+        }
+        let primary = lab.node(&a, "primary", "p");
+        let worker = lab.node(&b, "worker", "w");
+        until("both are up", Duration::from_secs(40), || {
+            primary.is_up("w", Some("direct")) && worker.is_up("p", Some("direct"))
+        });
+        until("a stream was echoed", Duration::from_secs(20), || {
+            primary.first(|line| line["echo"] == "w").is_some()
+        });
+    });
+}
+
 /// A link between two routers, of which one or both are open; whoever is first is knocked at before it knows of the other.
 struct Knock {
     primary_first: bool,

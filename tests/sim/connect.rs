@@ -43,6 +43,82 @@ fn two_nodes_without_a_nat_have_a_path_one_round_trip_after_they_see_each_other(
 }
 
 #[test]
+fn a_way_that_drops_long_packets_is_not_taken_however_short_it_is() {
+    for_each_seed(10, |seed| {
+        let mut world = World::new(seed);
+        let strict = Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT);
+        let (primary, worker) = behind(&mut world, strict, strict);
+        let narrow = [primary, worker].map(|node| world.join_vpn(node));
+        world.start(primary);
+        world.start(worker);
+        let took = world.run_until(secs(30), |w| w.are_connected(primary, worker));
+        assert!(took.expect("no path") <= VISIBLE + secs(1));
+        for _ in 0..60 {
+            let paths = [(primary, worker), (worker, primary)].map(|(a, b)| world.path(a, b));
+            let wide = |path: &Option<_>| path.is_some_and(|path| !narrow.contains(&path));
+            assert!(paths.iter().all(wide), "{paths:?}");
+            world.run_for(secs(1));
+        }
+    });
+}
+
+#[test]
+fn a_node_that_sees_the_other_long_before_it_is_seen_has_its_path_as_soon() {
+    for_each_seed(20, |seed| {
+        let mut world = World::new(seed);
+        let strict = Behaviour::new(INDEPENDENT, ADDRESS_AND_PORT);
+        let (primary, worker) = behind(&mut world, strict, strict);
+        world.start(worker);
+        world.run_for(secs(5));
+        // What it publishes is seen by those that run, and what they publish by nobody yet.
+        world.rendezvous = None;
+        world.start(primary);
+        world.run_for(secs(1));
+        let key = crate::world::probe_key(world.peer_id(primary), world.peer_id(worker));
+        let seen = world.mesh(primary).descriptor();
+        world.with_mesh(worker, |mesh, now| mesh.handle_descriptor(seen, key, now));
+        // Longer than full pings are sent for nothing, shorter than it takes to try a fresh socket.
+        world.run_for(secs(8));
+        assert!(!world.are_connected(primary, worker));
+        let found = world.mesh(worker).descriptor();
+        world.with_mesh(primary, |mesh, now| mesh.handle_descriptor(found, key, now));
+        let took = world.run_until(secs(30), |w| w.are_connected(primary, worker));
+        assert!(took.expect("no path") <= secs(1), "{took:?}");
+    });
+}
+
+#[test]
+fn where_only_short_packets_get_through_the_reason_is_said() {
+    let mut world = World::new(0);
+    let hard = Behaviour::new(ADDRESS_AND_PORT, ADDRESS_AND_PORT);
+    let (primary, worker) = behind(&mut world, hard, hard);
+    for node in [primary, worker] {
+        world.join_vpn(node);
+        world.start(node);
+    }
+    world.run_for(secs(60));
+    world.capture = Some(Vec::new());
+    world.run_for(secs(60));
+    assert!(!world.are_connected(primary, worker));
+    let sent = world.capture.take().unwrap();
+    let full = sent.iter().filter(|packet| packet.bytes.len() > 1_000);
+    assert!(
+        sent.len() < 1_000 && full.count() < 200,
+        "a storm of {}",
+        sent.len()
+    );
+    for node in [primary, worker] {
+        let says = |entry: &crate::world::Entry| {
+            let MeshEvent::Unreachable { obstacle, .. } = &entry.event else {
+                return false;
+            };
+            obstacle.to_string().contains("smaller MTU")
+        };
+        assert!(world.events_of(node).any(says));
+    }
+}
+
+#[test]
 fn a_host_of_many_containers_is_found_by_the_address_that_others_see() {
     for_each_seed(5, |seed| {
         let mut world = World::new(seed);

@@ -152,7 +152,7 @@ impl Mesh {
     fn note_lacking(&mut self, now: Instant) {
         let known = std::mem::take(&mut self.lacking);
         for (id, peer) in &mut self.peers {
-            if peer.needs_relay() {
+            if peer.needs_relay(now) {
                 let fresh = Lacking {
                     since: now,
                     hoping_since: now,
@@ -213,9 +213,11 @@ impl Mesh {
             if had_path && lacking.said.is_some_and(|said| said > since) {
                 continue;
             }
-            let theirs = self.peers.get(&peer).map(|peer| peer.descriptor().nat);
+            let known = self.peers.get(&peer);
+            let theirs = known.map(|peer| peer.descriptor().nat);
             let obstacle = Obstacle {
                 pathless,
+                narrow: known.is_some_and(|peer| peer.is_narrow(now)),
                 ours: self.own.nat,
                 theirs: theirs.unwrap_or_default(),
                 others: self.possible_relays(peer).len(),

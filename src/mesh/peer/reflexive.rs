@@ -3,30 +3,36 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Peer, names};
+use super::{PROVEN_FOR, Peer, names};
 use crate::{
-    mesh::{choice::STALE_ANSWER, nat, punch::Punch, route::Route},
+    mesh::{choice::STALE_ANSWER, nat, probe::Size, punch::Punch, route::Route},
     session::CandidateKind,
 };
 
 impl Peer {
     /// A ping proves that the peer is behind its source, not that it can be reached there: that is checked at once.
-    pub(super) fn handle_ping(&mut self, from: Route, now: Instant) {
+    pub(super) fn handle_ping(&mut self, (from, size): (Route, Size), now: Instant) {
         if let Some(punch) = self.punches.get_mut(&from) {
             punch.handle_mention(now);
-            if !punch.answered_within(STALE_ANSWER, now) {
+            punch.handle_size(size);
+            // Both ends of a way that is too narrow would hurry each other for ever.
+            let known =
+                punch.answered_within(STALE_ANSWER, now) || punch.is_narrow(PROVEN_FOR, now);
+            if !known {
                 punch.hurry(now);
             }
             return;
         }
         let kind = match from {
-            Route::Relayed(_) if self.needs_relay() => CandidateKind::Relayed,
+            Route::Relayed(_) if self.needs_relay(now) => CandidateKind::Relayed,
             Route::Direct(addr) if nat::is_usable(addr) && self.may_learn_reflexive(now) => {
                 CandidateKind::PeerReflexive
             }
             Route::Relayed(_) | Route::Direct(_) => return,
         };
-        self.punches.insert(from, Punch::new(from, kind, now));
+        let mut punch = Punch::new(from, kind, now);
+        punch.handle_size(size);
+        self.punches.insert(from, punch);
     }
 
     /// Two dependent mappings that let everybody in show each other a new address with every probe: that chase has no end.

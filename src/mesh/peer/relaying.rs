@@ -52,8 +52,13 @@ impl Peer {
     }
 
     /// Whether the direct path is missing or in doubt.
-    pub(in crate::mesh) fn needs_relay(&self) -> bool {
-        self.is_for_link() && (self.liveness.state() != State::Up || self.direct_path().is_none())
+    pub(in crate::mesh) fn needs_relay(&self, now: Instant) -> bool {
+        let narrow = || {
+            self.path_punch()
+                .is_some_and(|path| path.is_narrow(PROVEN_FOR, now))
+        };
+        let good = self.liveness.state() == State::Up && self.direct_path().is_some() && !narrow();
+        self.is_for_link() && !good
     }
 
     /// Knocks through these peers, and no others, unless they just answered.

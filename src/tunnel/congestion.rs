@@ -3,10 +3,16 @@
 //! Stock cubic collapses at 0.1 % of random loss, which is common between cloud networks, and a job then takes seconds.
 //! This one takes loss for what it is: it slows down when more than 4 % of a round trip's bytes are lost, or when packets
 //! wait in a queue, and grows otherwise. Pure.
+//!
+//! A queue is what makes round trips longer than the shortest. QUIC's own memory of that is for ever, but a link moves: from a cable to
+//! the way around it. So the shortest is counted here, anew for each path.
 
 use std::{
     any::Any,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,13 +21,26 @@ use quinn_proto::{
     congestion::{Controller, ControllerFactory},
 };
 
-/// Makes [`LossTolerant`] controllers.
+/// Makes [`LossTolerant`] controllers, and tells them of moves.
 #[derive(Debug, Default)]
-pub(super) struct LossTolerantFactory;
+pub(super) struct LossTolerantFactory {
+    moves: Arc<AtomicU64>,
+}
+
+impl LossTolerantFactory {
+    /// The path is another one from now on.
+    pub(super) fn handle_move(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 impl ControllerFactory for LossTolerantFactory {
     fn build(self: Arc<Self>, now: Instant, _mtu: u16) -> Box<dyn Controller> {
         Box::new(LossTolerant {
+            seen: self.moves.load(Ordering::Relaxed),
+            moves: self.moves.clone(),
+            since: now,
+            shortest: Duration::MAX,
             window: INITIAL,
             round_began: now,
             acked: 0,
@@ -34,6 +53,13 @@ impl ControllerFactory for LossTolerantFactory {
 /// Counts a round trip's bytes, and decides once a round.
 #[derive(Clone, Debug)]
 struct LossTolerant {
+    moves: Arc<AtomicU64>,
+    /// How many of them were seen.
+    seen: u64,
+    /// What was sent earlier went another way.
+    since: Instant,
+    /// The shortest round trip on this path.
+    shortest: Duration,
     window: u64,
     round_began: Instant,
     acked: u64,
@@ -45,7 +71,7 @@ struct LossTolerant {
 impl LossTolerant {
     fn end_round(&mut self, now: Instant, rtt: &RttEstimator) {
         let total = self.acked + self.lost;
-        let queued = rtt.get() > rtt.min() * 2 + QUEUE_SLACK;
+        let queued = rtt.get() > self.shortest.saturating_mul(2).saturating_add(QUEUE_SLACK);
         self.window = if self.lost * 100 > total * LOSS_PERCENT || queued {
             self.window * 7 / 8
         } else if self.limited {
@@ -62,11 +88,18 @@ impl Controller for LossTolerant {
     fn on_ack(
         &mut self,
         now: Instant,
-        _sent: Instant,
+        sent: Instant,
         bytes: u64,
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
+        let moves = self.moves.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.seen, moves) != moves {
+            (self.since, self.shortest) = (now, Duration::MAX);
+        }
+        if sent >= self.since {
+            self.shortest = self.shortest.min(now.saturating_duration_since(sent));
+        }
         self.acked += bytes;
         self.limited |= app_limited;
         if now.saturating_duration_since(self.round_began) >= rtt.get() {

@@ -48,6 +48,12 @@ pub(super) struct Link {
     stirred: bool,
     events: Vec<TunnelEvent>,
     departed: bool,
+    /// When the connection came up.
+    connected_at: Option<Instant>,
+    /// Connections that failed, or ended as soon as they stood, since one lasted.
+    failures: u32,
+    /// No connection is begun before.
+    connect_at: Option<Instant>,
 }
 
 /// A stream as the driver sees it.
@@ -95,6 +101,9 @@ impl Link {
             stirred: false,
             events: Vec::new(),
             departed: false,
+            connected_at: None,
+            failures: 0,
+            connect_at: None,
         };
         link.enter(LinkState::Punching, "its descriptor was found");
         Ok(link)
@@ -131,6 +140,7 @@ impl Link {
     /// A path was proven, for the first time or again.
     fn handle_path_up(&mut self, route: Route, now: Instant) {
         self.route = Some(route);
+        self.connect_at = None;
         self.enter(LinkState::Handshaking, "a path was found");
         self.wireguard.handle_path(now);
         self.drive(now);
@@ -138,6 +148,7 @@ impl Link {
 
     /// There is a better way, or the old one failed; streams do not notice.
     fn handle_path_moved(&mut self, route: Route) {
+        self.streams.handle_move();
         let was = self.route.replace(route).and_then(Route::relay);
         match (was, route.relay()) {
             (Some(_), None) => self.tell("a direct path was found"),
@@ -200,6 +211,7 @@ impl Link {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         let rtt = self.rtt.unwrap_or_default();
         self.wireguard.poll_initiation(now, rtt, &mut self.outgoing);
+        self.connect_at.take_if(|at| *at <= now);
         if self.streams.poll_timeout().is_some_and(|due| due <= now) {
             self.streams.handle_timeout(now);
         }
@@ -264,23 +276,26 @@ impl Link {
             .poll_timeout()
             .into_iter()
             .chain(self.streams.poll_timeout())
+            .chain(self.connect_at)
             .min()
     }
 
     /// Moves everything on until nothing moves.
     fn drive(&mut self, now: Instant) {
-        self.connect_if_ready(now);
         self.streams.flush();
         while let Some(event) = self.streams.poll_event() {
             self.handle_event(event, now);
             self.streams.flush();
         }
+        // Only now: of a connection that has failed the end was seen.
+        self.connect_if_ready(now);
         self.seal_all(now);
     }
 
     fn connect_if_ready(&mut self, now: Instant) {
         let ready = self.state == LinkState::Handshaking && self.wireguard.has_session();
-        if ready && self.wireguard.is_initiator() && !self.streams.is_opening() {
+        let may = self.connect_at.is_none() && !self.streams.is_opening();
+        if ready && self.wireguard.is_initiator() && may {
             // A configuration that was fit to be made is fit to connect; if not, the next initiation tries again.
             drop(self.streams.connect(now));
         }
@@ -290,6 +305,7 @@ impl Link {
         match event {
             StreamsEvent::Connected => {
                 self.generation += 1;
+                self.connected_at = Some(now);
                 self.wireguard.handle_connected();
                 self.enter(LinkState::Up, "connected");
             }
@@ -318,11 +334,31 @@ impl Link {
                 by_peer: false,
             } => {
                 self.break_streams();
+                self.handle_closed(&reason, now);
                 if self.route.is_some() {
                     self.enter(LinkState::Handshaking, &reason);
-                    self.wireguard.handle_path(now);
+                    self.wireguard.handle_path(self.connect_at.unwrap_or(now));
                 }
             }
+        }
+    }
+
+    /// A peer that will not connect (another version, a key that is not its descriptor's) will not a moment later either. Whoever begins
+    /// may see its connection stand before the peer has judged it (TLS 1.3).
+    fn handle_closed(&mut self, reason: &str, now: Instant) {
+        let stood = self.connected_at.take();
+        if stood.is_some_and(|since| now >= since + LASTING) {
+            self.failures = 0;
+            return;
+        }
+        if !self.wireguard.is_initiator() {
+            return;
+        }
+        let pause = RETRY * 2_u32.saturating_pow(self.failures.min(5));
+        self.failures = self.failures.saturating_add(1);
+        self.connect_at = Some(now + pause);
+        if self.failures == TELLING {
+            self.tell(&format!("it does not connect: {reason}"));
         }
     }
 
@@ -456,3 +492,188 @@ impl End {
 
 /// A handshake's answer, and a few packets of the one that came after.
 const MAX_HELD: usize = 8;
+
+/// Longer than any round trip: by then the peer has judged.
+const LASTING: Duration = Duration::from_secs(2);
+
+/// After a failure by chance the next attempt is a second later; a peer that refuses for good costs a handshake every half minute.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// From so many failures on it is no chance.
+const TELLING: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::{
+        session::{Secret, SessionKeys},
+        tunnel::wireguard::rate_limiter,
+    };
+
+    /// Both ends of a link, and nothing between. boringtun has a clock of its own, all else has this.
+    struct Pair {
+        links: [Link; 2],
+        now: Instant,
+        told: Vec<String>,
+        sent: u32,
+    }
+
+    /// The end that begins handshakes and connections, and the other.
+    const FIRST: usize = 0;
+    const SECOND: usize = 1;
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn pair() -> Pair {
+        pair_with([None, None])
+    }
+
+    /// `pinned`: other keys than the peer's own, which the ends have from its descriptor.
+    fn pair_with(pinned: [Option<[u8; 32]>; 2]) -> Pair {
+        let secret = Secret::new("secret".into()).unwrap();
+        let keys = SessionKeys::derive(&secret, &"s".parse().unwrap()).unwrap();
+        let mut ends = [(); 2].map(|()| Identity::generate().unwrap());
+        ends.sort_by_key(Identity::peer);
+        let (changed, _) = mpsc::unbounded_channel();
+        let link = |me: &Identity, it: &Identity, stream_key| {
+            let index = u32::from(me.peer() > it.peer());
+            let parts = LinkParts {
+                me,
+                pair: &keys.pair(me.wireguard_private(), &it.peer()).unwrap(),
+                index,
+                limiter: rate_limiter(me),
+                seed: [index as u8; 32],
+                changed: changed.clone(),
+            };
+            let descriptor = Descriptor {
+                role: Role::Worker,
+                name: "it".parse().unwrap(),
+                start_ms: 0,
+                seq: 1,
+                peer: it.peer(),
+                stream_key,
+                candidates: Vec::new(),
+                nat: NatClass::None,
+            };
+            Link::new(parts, &descriptor).unwrap()
+        };
+        let [first, second] = &ends;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "virtual time has to begin somewhere"
+        )]
+        let now = Instant::now();
+        let links = [
+            link(
+                first,
+                second,
+                pinned[FIRST].unwrap_or(second.stream_public()),
+            ),
+            link(
+                second,
+                first,
+                pinned[SECOND].unwrap_or(first.stream_public()),
+            ),
+        ];
+        Pair {
+            links,
+            now,
+            told: Vec::new(),
+            sent: 0,
+        }
+    }
+
+    impl Pair {
+        fn path_up(&mut self, end: usize) {
+            let peer = self.links[end].peer;
+            let route = Route::Direct("192.0.2.1:1".parse().unwrap());
+            self.links[end].handle_mesh(MeshEvent::PathUp { peer, route }, self.now);
+        }
+
+        fn states(&self) -> [LinkState; 2] {
+            [self.links[FIRST].state, self.links[SECOND].state]
+        }
+
+        fn run_for(&mut self, span: Duration) {
+            let until = self.now + span;
+            loop {
+                self.exchange();
+                let dues = self.links.iter_mut().filter_map(Link::poll_timeout);
+                let Some(due) = dues.min().filter(|due| *due <= until) else {
+                    break;
+                };
+                self.now = self.now.max(due);
+                for link in &mut self.links {
+                    if link.poll_timeout().is_some_and(|due| due <= self.now) {
+                        link.handle_timeout(self.now);
+                    }
+                }
+            }
+            self.now = until;
+        }
+
+        /// Hands over what each end has for the other, until neither has anything.
+        fn exchange(&mut self) {
+            for _ in 0..1_000 {
+                if self.links.iter_mut().all(|link| link.outgoing().is_empty()) {
+                    return;
+                }
+                for from in [FIRST, SECOND] {
+                    let outgoing = std::mem::take(self.links[from].outgoing());
+                    for datagram in outgoing.iter() {
+                        self.sent += 1;
+                        self.links[1 - from].handle_datagram(HERE, datagram, self.now);
+                    }
+                    self.links[1 - from].settle(self.now);
+                }
+                for event in self.links.iter_mut().flat_map(Link::take_events) {
+                    if let TunnelEvent::Link { reason, .. } = event {
+                        self.told.push(reason);
+                    }
+                }
+            }
+            panic!("they never come to rest: {:?}", self.states());
+        }
+    }
+
+    #[test]
+    fn a_peer_that_will_not_connect_is_asked_less_and_less_and_that_is_said() {
+        let other = Some([7; 32]);
+        for pinned in [[other, None], [None, other]] {
+            let mut pair = pair_with(pinned);
+            for end in [FIRST, SECOND] {
+                pair.path_up(end);
+            }
+            pair.run_for(Duration::from_secs(60));
+            let failures = pair.links[FIRST].failures;
+            assert!((4..=7).contains(&failures), "{failures} in a minute");
+            assert_eq!(pair.states(), [LinkState::Handshaking; 2]);
+            let said = |reason: &String| reason.starts_with("it does not connect: ");
+            assert!(pair.told.iter().any(said), "{:?}", pair.told);
+            assert!(pair.sent < 200, "{} datagrams", pair.sent);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_one_end_has_given_up_unheard_is_replaced_when_that_end_initiates() {
+        let mut pair = pair();
+        for end in [FIRST, SECOND] {
+            pair.path_up(end);
+        }
+        pair.run_for(Duration::from_secs(5));
+        assert_eq!(pair.states(), [LinkState::Up; 2]);
+        let before = pair.links[FIRST].generation;
+        let peer = pair.links[SECOND].peer;
+        pair.links[SECOND].handle_mesh(MeshEvent::PathDown { peer }, pair.now);
+        pair.path_up(SECOND);
+        pair.links[SECOND].outgoing().clear();
+        assert_eq!(pair.states(), [LinkState::Up, LinkState::Handshaking]);
+        pair.run_for(RESPONDERS_PATIENCE * 2);
+        assert_eq!(pair.states(), [LinkState::Up; 2]);
+        assert_ne!(pair.links[FIRST].generation, before, "the old connection");
+    }
+
+    /// The responder begins after 5 s (`wireguard.rs`).
+    const RESPONDERS_PATIENCE: Duration = Duration::from_secs(5);
+}

@@ -13,8 +13,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
-    EndpointConfig, Event, FinishError, IdleTimeout, Incoming, MtuDiscoveryConfig, ServerConfig,
-    StreamEvent, TransportConfig, VarInt, WriteError,
+    EndpointConfig, EndpointEvent, Event, FinishError, IdleTimeout, Incoming, MtuDiscoveryConfig,
+    ServerConfig, StreamEvent, TransportConfig, VarInt, WriteError,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
@@ -37,6 +37,7 @@ pub struct Streams {
     endpoint: Endpoint,
     client: Option<ClientConfig>,
     connection: Option<(ConnectionHandle, Connection)>,
+    congestion: Arc<LossTolerantFactory>,
     /// Answers to datagrams that belong to no connection.
     responses: VecDeque<Vec<u8>>,
     /// Where datagrams are copied to, one behind the other: QUIC keeps the parts that it needs.
@@ -108,7 +109,8 @@ impl Streams {
             peer_public: peer_key,
         };
         let failed = |error: &dyn std::fmt::Display| StreamsError(error.to_string());
-        let transport = Arc::new(transport());
+        let congestion = Arc::new(LossTolerantFactory::default());
+        let transport = Arc::new(transport(congestion.clone()));
         let (mut client, mut server) = (None, None);
         match side {
             Side::Client => {
@@ -137,6 +139,7 @@ impl Streams {
             endpoint,
             client,
             connection: None,
+            congestion,
             responses: VecDeque::new(),
             arrivals: BytesMut::new(),
             events: VecDeque::new(),
@@ -148,10 +151,15 @@ impl Streams {
         let Some(config) = self.client.clone() else {
             return Ok(());
         };
-        self.connection = None;
+        self.forget();
         let opened = self.endpoint.connect(now, config, PEER, SERVER_NAME);
         self.connection = Some(opened.map_err(|error| StreamsError(error.to_string()))?);
         Ok(())
+    }
+
+    /// Datagrams take another path from now on, longer or shorter.
+    pub fn handle_move(&self) {
+        self.congestion.handle_move();
     }
 
     /// True once streams can be opened.
@@ -336,13 +344,14 @@ impl Streams {
         match self.endpoint.accept(incoming, now, &mut response, None) {
             // A peer that connects anew has lost the old connection: so have we.
             Ok(accepted) => {
-                if self.connection.replace(accepted).is_some() {
+                if self.forget() {
                     let reason = "the peer connected anew".to_owned();
                     self.events.push_back(StreamsEvent::Closed {
                         reason,
                         by_peer: false,
                     });
                 }
+                self.connection = Some(accepted);
             }
             Err(refused) => {
                 if let Some(transmit) = refused.response {
@@ -350,6 +359,15 @@ impl Streams {
                 }
             }
         }
+    }
+
+    /// Drops the connection, and what the endpoint knows of it; `false` where there is none.
+    fn forget(&mut self) -> bool {
+        let Some((handle, _)) = self.connection.take() else {
+            return false;
+        };
+        self.endpoint.handle_event(handle, EndpointEvent::drained());
+        true
     }
 
     /// Finds out what followed from the last inputs.
@@ -400,7 +418,7 @@ fn translate(event: Event, connection: &mut Connection, events: &mut VecDeque<St
     }
 }
 
-fn transport() -> TransportConfig {
+fn transport(congestion: Arc<LossTolerantFactory>) -> TransportConfig {
     let mut config = TransportConfig::default();
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(LARGEST_MTU);
@@ -418,7 +436,7 @@ fn transport() -> TransportConfig {
         ))))
         .keep_alive_interval(Some(IDLE / 3))
         .datagram_receive_buffer_size(None)
-        .congestion_controller_factory(Arc::new(LossTolerantFactory));
+        .congestion_controller_factory(congestion);
     config
 }
 
@@ -508,9 +526,14 @@ mod tests {
     }
 
     fn pair() -> Pair {
+        pair_over(Duration::from_millis(10))
+    }
+
+    fn pair_over(delay: Duration) -> Pair {
         let mut pair = pair_with(identity(5).stream_public(), identity(1).stream_public());
+        pair.delay = delay;
         pair.ends[CLIENT].connect(pair.now).unwrap();
-        pair.run_for(Duration::from_millis(200));
+        pair.run_for(delay * 20);
         assert_eq!(
             pair.ends[CLIENT].poll_event(),
             Some(StreamsEvent::Connected)
@@ -632,6 +655,28 @@ mod tests {
             took < Duration::from_secs(3),
             "{took:?} of virtual time at 2 % loss and 20 ms"
         );
+    }
+
+    #[test]
+    fn a_transfer_on_a_longer_path_is_as_quick_as_if_the_link_had_begun_there() {
+        let long = Duration::from_millis(60);
+        // Long enough for a window that shrinks to be at its floor in the end.
+        let last_of_many = |pair: &mut Pair| {
+            let mut took = Duration::ZERO;
+            for _ in 0..16 {
+                let (stream, began) = (pair.ends[CLIENT].open().unwrap(), pair.now);
+                assert!(pair.transfer(CLIENT, stream, &noise(2 << 20)) == noise(2 << 20));
+                took = pair.now - began;
+            }
+            took
+        };
+        let begun = last_of_many(&mut pair_over(long));
+        let mut pair = pair();
+        last_of_many(&mut pair);
+        pair.delay = long;
+        pair.ends.iter().for_each(Streams::handle_move);
+        let moved = last_of_many(&mut pair);
+        assert!(moved <= begun * 3 / 2, "{moved:?} instead of {begun:?}");
     }
 
     #[test]
@@ -787,6 +832,9 @@ mod tests {
         );
         let stream = pair.ends[CLIENT].open().unwrap();
         assert!(pair.transfer(CLIENT, stream, b"again") == b"again");
+        for end in &pair.ends {
+            assert_eq!(end.endpoint.open_connections(), 1, "the old one is kept");
+        }
     }
 
     proptest::proptest! {

@@ -15,6 +15,7 @@ pub mod access;
 mod cgroup;
 pub mod clock;
 pub mod cpu;
+pub mod end;
 pub mod memory;
 mod namespaces;
 pub mod processes;

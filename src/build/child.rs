@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use rustix::process::{
     Pid, Signal, getpgrp, kill_process, kill_process_group, test_kill_process,
@@ -102,6 +103,8 @@ pub(super) struct Wrapped {
     child: Child,
     scope: Scope,
     received: BTreeSet<i32>,
+    /// The one that came twice, for which the command was killed.
+    insisted: Option<i32>,
 }
 
 impl Wrapped {
@@ -136,6 +139,7 @@ impl Wrapped {
             child,
             scope,
             received: BTreeSet::new(),
+            insisted: None,
         };
         Ok((wrapped, dropped))
     }
@@ -153,17 +157,44 @@ impl Wrapped {
         self.child.wait().await
     }
 
+    /// The signal that ended the command and was meant for us as well.
+    pub(super) async fn shared_signal(
+        &mut self,
+        status: ExitStatus,
+        signals: &mut Signals,
+    ) -> Option<i32> {
+        let ended = status.signal()?;
+        // A terminal's comes to both, and the command's end may be seen first.
+        if self.received.is_empty()
+            && ended != Signal::KILL.as_raw()
+            && let Ok(signal) = tokio::time::timeout(SAME_MOMENT, signals.next()).await
+        {
+            self.received.insert(signal.as_raw());
+        }
+        match ended == Signal::KILL.as_raw() {
+            // One that does not hear is killed at last.
+            true => self.insisted,
+            false => self.received.contains(&ended).then_some(ended),
+        }
+    }
+
     /// We received a signal. The first of a kind is passed on, the second is meant.
     pub(super) fn handle_signal(&mut self, what: Signal) {
         let again = !self.received.insert(what.as_raw());
         let from_terminal = [Signal::INT, Signal::QUIT].contains(&what);
         match (again, self.scope) {
-            (true, scope) => scope.members().send(Signal::KILL),
+            (true, scope) => {
+                self.insisted = Some(what.as_raw());
+                scope.members().send(Signal::KILL);
+            }
             (false, Scope::Tree(_)) if from_terminal => {}
             (false, scope) => scope.members().send(what),
         }
     }
 }
+
+/// Two processes have one signal within microseconds; a machine under load takes longer to tell.
+const SAME_MOMENT: Duration = Duration::from_millis(100);
 
 /// A tool that is named by its path is adapted like one that is found on PATH: our link, and the tool itself.
 fn named_tool(program: &OsStr, options: &BuildOptions) -> Option<(PathBuf, PathBuf)> {

@@ -10,6 +10,8 @@ use crate::event::{CompileSeen, JobOutcome, JobRecord, Route};
 pub struct BuildOutcome {
     /// Its exit code; 128 + n after signal n.
     pub exit: i32,
+    /// The signal that ended it, if it was sent to us as well. Whoever called us ought to see us end by it.
+    pub signal: Option<i32>,
     /// Compiles seen: `remote`, all of `local`, and `cancelled`.
     pub seen: u64,
     /// Of them, compiled by a worker.
@@ -124,6 +126,7 @@ impl Tally {
         add("ccache had it", hits);
         BuildOutcome {
             exit,
+            signal: None,
             seen: remote + local.values().sum::<u64>() + cancelled,
             remote,
             local,

@@ -209,16 +209,19 @@ impl Session {
         mut self,
         mut updates: mpsc::Receiver<BuildUpdate>,
     ) -> (Result<BuildOutcome, BuildError>, Guard) {
-        let status = self.run_command(&mut updates).await;
+        let ended = self.run_command(&mut updates).await;
         self.desk.hosts.close();
-        let outcome = status.map(|status| self.desk.tally.finish(exit_code(status)));
+        let outcome = ended.map(|(status, signal)| BuildOutcome {
+            signal,
+            ..self.desk.tally.finish(exit_code(status))
+        });
         (outcome, self.guard)
     }
 
     async fn run_command(
         &mut self,
         updates: &mut mpsc::Receiver<BuildUpdate>,
-    ) -> Result<ExitStatus, BuildError> {
+    ) -> Result<(ExitStatus, Option<i32>), BuildError> {
         self.first_words(updates).await;
         let (mut wrapped, dropped) = Wrapped::spawn(&self.desk.options)?;
         self.guard.watch(wrapped.scope());
@@ -233,11 +236,13 @@ impl Session {
             self.desk.handle_said(said, now());
         }
         self.last_records(updates).await;
-        status.map_err(|source| BuildError::Spawn {
+        let status = status.map_err(|source| BuildError::Spawn {
             command: self.desk.options.command[0].to_string_lossy().into_owned(),
             source,
             hint: "the system lost track of it",
-        })
+        })?;
+        let signal = wrapped.shared_signal(status, &mut self.signals).await;
+        Ok((status, signal))
     }
 
     async fn serve(

@@ -47,6 +47,10 @@ pub async fn build(args: &BuildArgs, ui: &Ui) -> Result<u8, Failure> {
     if let Err(failure) = watch.finish(args, &outcome) {
         ui.warn(failure.in_one_line());
     }
+    if let Some(signal) = outcome.signal {
+        ui.end_progress();
+        machine::end::by_signal(signal);
+    }
     Ok(u8::try_from(outcome.exit).unwrap_or(u8::MAX))
 }
 

@@ -3,7 +3,10 @@
 use std::{
     fs,
     io::{Read, Write},
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    os::unix::{
+        fs::PermissionsExt,
+        process::{CommandExt, ExitStatusExt},
+    },
     path::Path,
     process::{Command, Stdio},
 };
@@ -210,7 +213,7 @@ fn an_interrupt_ends_the_command_and_leaves_nothing() {
     // As a terminal does: to the whole group.
     kill_process_group(Pid::from_child(&running), Signal::INT).unwrap();
     let status = running.wait().unwrap();
-    assert_eq!(status.code(), Some(130));
+    assert_eq!(status.signal(), Some(Signal::INT.as_raw()));
     let mut said = String::new();
     running
         .stdout
@@ -397,4 +400,36 @@ fn a_session_in_the_background_serves_several_builds() {
     let gone = cluster.distmesh(&["status"]).output().unwrap();
     assert_eq!(gone.status.code(), Some(96));
     std::io::stderr().flush().unwrap();
+}
+
+/// A shell goes on when what it waited for takes an interrupt for itself.
+#[test]
+fn an_interrupt_ends_the_script_around_a_build() {
+    let cluster = Cluster::new();
+    let began = cluster.path().join("began");
+    let command = format!(": > {}; exec sleep 60", began.display());
+    let build = cluster.build_command(cluster.path(), &[], &["sh", "-c", &command]);
+    // Where the tests run in the background, interrupts are ignored.
+    let mut script = Command::new("env");
+    script
+        .args(["--default-signal=INT", "bash", "-c"])
+        .args([r#""$@"; echo went on with $?"#, "script"])
+        .arg(build.get_program())
+        .args(build.get_args())
+        .current_dir(cluster.path())
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    for (name, value) in build.get_envs() {
+        match value {
+            Some(value) => script.env(name, value),
+            None => script.env_remove(name),
+        };
+    }
+    let running = script.spawn().unwrap();
+    until("the command began", || began.exists());
+    kill_process_group(Pid::from_child(&running), Signal::INT).unwrap();
+    let ended = running.wait_with_output().unwrap();
+    assert_eq!(ended.status.signal(), Some(Signal::INT.as_raw()));
+    assert_eq!(String::from_utf8_lossy(&ended.stdout), "");
 }

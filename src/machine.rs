@@ -16,6 +16,7 @@ mod cgroup;
 pub mod clock;
 pub mod cpu;
 pub mod end;
+pub mod lease;
 pub mod memory;
 mod namespaces;
 pub mod processes;

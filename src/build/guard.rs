@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::child::Scope;
-use super::lease;
+use super::layout::LEASE;
 use crate::distcc::{backoff_unshield, hosts_file};
 
 /// The word that makes this program a guard.
@@ -70,7 +70,7 @@ pub(super) fn keep(dir: &Path) -> ! {
     for line in io::stdin().lock().lines().map_while(Result::ok) {
         scope = parse(&line);
     }
-    if dir.join(lease::FILE).exists() {
+    if dir.join(LEASE).exists() {
         calm(dir);
         if let Some(scope) = scope {
             end(scope);

@@ -21,6 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Compiler;
 
+/// The file that is locked while the session lives; rendezvous directories know leases too.
+pub(super) const LEASE: &str = "build.lease";
+
 const TOOLS: &[&str] = &[
     "make", "gmake", "ninja", "cmake", "cmake3", "ccmake", "ctest",
 ];

@@ -38,7 +38,6 @@ mod hosts;
 pub mod jobs;
 mod kept;
 pub mod layout;
-mod lease;
 mod makes;
 mod outcome;
 mod pace;

@@ -13,15 +13,17 @@ use tokio::sync::mpsc;
 use super::child::{Signals, Wrapped, exit_code};
 use super::desk::{Desk, Outlets};
 use super::guard::Guard;
-use super::layout::{State, install_launcher, is_masquerade, prepare};
-use super::lease::{Lease, sweep};
+use super::layout::{LEASE, State, install_launcher, is_masquerade, prepare};
 use super::outcome::BuildOutcome;
 use super::pace::{Pace, Stir};
 use super::record::{Recorder, Said};
 use crate::event::{
     BuildFeedback, BuildUpdate, CompileSeen, Compiler, JobRecord, LoadNow, WorkerView,
 };
-use crate::machine::clock::in_step;
+use crate::machine::{
+    clock::in_step,
+    lease::{self, Lease},
+};
 
 /// A session answers within milliseconds, on a machine that is overwhelmed within a second.
 const FIRST_WORDS: Duration = Duration::from_secs(3);
@@ -122,8 +124,10 @@ pub async fn run(
         dir: dir.clone(),
         source,
     };
-    sweep(&dir);
-    let lease = Lease::take(&dir).map_err(failed)?;
+    if let Some(parent) = dir.parent() {
+        lease::sweep(parent, "", LEASE);
+    }
+    let lease = Lease::take(&dir, LEASE).map_err(failed)?;
     let (outcome, guard) = match Session::open(options, Outlets { feedback, news }) {
         Ok(session) => {
             let (outcome, guard) = session.run(updates).await;

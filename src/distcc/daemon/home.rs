@@ -10,12 +10,19 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::{DaemonConfig, DaemonError};
-use crate::machine::access::is_open_to_all;
+use crate::machine::{
+    access::is_open_to_all,
+    lease::{self, Lease},
+};
 
 /// Debian's user, Homebrew's and Fedora's, and one that exists everywhere: what distccd itself would fall back to.
 const USERS: [&str; 3] = ["distccd", "distcc", "nobody"];
 /// Where a directory can be made that another user reaches, when ours is closed to it.
 const SHARED: [&str; 2] = ["/tmp", "/var/tmp"];
+/// How the directories' names begin.
+const PREFIX: &str = "distmesh-distccd-";
+/// The file that is locked while the worker lives.
+const LEASE: &str = "distccd.lease";
 
 /// Whom root's distccd becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +63,8 @@ async fn id(which: &str, name: &str) -> Option<u32> {
 #[derive(Debug)]
 pub(super) struct Home {
     dir: TempDir,
+    /// Whoever dies without removing his directory lets go of it: the next worker clears it away.
+    _lease: Lease,
 }
 
 impl Home {
@@ -65,11 +74,13 @@ impl Home {
             path: parent.clone(),
             source,
         };
+        lease::sweep(&parent, PREFIX, LEASE);
         let dir = tempfile::Builder::new()
-            .prefix("distmesh-distccd-")
+            .prefix(PREFIX)
             .tempdir_in(&parent)
             .map_err(error)?;
-        let home = Self { dir };
+        let lease = Lease::take(dir.path(), LEASE).map_err(error)?;
+        let home = Self { dir, _lease: lease };
         home.fill(user).map_err(error)?;
         home.write_list(&config.compilers)?;
         Ok(home)

@@ -64,7 +64,11 @@ async fn a_session_in_a_process_of_its_own() {
 fn session(stage: &Stage, script: &str) -> Command {
     let mut session = Command::new(std::env::current_exe().unwrap());
     let name = "ending::a_session_in_a_process_of_its_own";
+    // It makes a stage of its own, and does not live to clear it away.
+    let own = stage.path("own");
+    std::fs::create_dir_all(&own).unwrap();
     session
+        .env("TMPDIR", own)
         .args(["--exact", name, "--ignored", "--nocapture"])
         .env(AT, stage.path("sessions"))
         .env(

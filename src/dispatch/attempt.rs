@@ -17,6 +17,8 @@ use crate::{
 };
 
 const CHUNK: usize = 64 << 10;
+/// Most answers are written by one call.
+const PIECE: usize = 256 << 10;
 /// A worker that takes no byte for so long, or gives none in mid-answer, is stuck, whatever its link says.
 const STALL: Duration = Duration::from_secs(60);
 /// The slowest translation units take minutes; the worker's own `--job-lifetime` ends earlier.
@@ -66,28 +68,38 @@ impl Request {
         client: &mut (impl AsyncRead + Unpin),
         spill: &Arc<Spill>,
     ) -> io::Result<Option<Self>> {
-        let mut request = Self {
-            parser: RequestParser::default(),
-            body: Spool::new(spill),
-        };
+        let (mut parser, mut body) = (RequestParser::default(), Spool::new(spill));
         let mut chunk = spill.buffer(CHUNK);
-        while !request.parser.is_complete() {
+        while !parser.is_complete() {
+            if parser.has_arguments() && body.has_room(enough(parser.left())) {
+                let read = body.read_from(client).await?;
+                if read.is_empty() {
+                    return Ok(None);
+                }
+                let fed = parser.feed(read).map_err(io::Error::other)?;
+                body.keep(fed.body);
+                continue;
+            }
             if read_chunk(client, &mut chunk).await? == 0 {
                 return Ok(None);
             }
-            let fed = request.parser.feed(&chunk).map_err(io::Error::other)?;
-            if request.parser.has_arguments() {
-                let left = request.parser.left();
-                request.body.expect(left.saturating_add(fed.body as u64));
+            let fed = parser.feed(&chunk).map_err(io::Error::other)?;
+            if parser.has_arguments() {
+                body.expect(parser.left().saturating_add(fed.body as u64));
             }
-            request.body.append(&chunk[fed.head..fed.head + fed.body])?;
+            body.append(&chunk[fed.head..fed.head + fed.body])?;
         }
-        Ok(Some(request))
+        Ok(Some(Self { parser, body }))
     }
 
     pub(super) fn len(&self) -> u64 {
         self.parser.head().len() as u64 + self.body.len()
     }
+}
+
+/// How much room is worth reading into, where so many bytes are announced.
+fn enough(left: u64) -> usize {
+    left.clamp(1, CHUNK as u64) as usize
 }
 
 /// Replaces what is in `chunk` by what comes next, and says how much that is.
@@ -137,7 +149,7 @@ async fn send(
     Ok(to.flush().await?)
 }
 
-/// Copies a spool to a stream that must keep taking bytes: a KiB a second at the least.
+/// Copies a spool to a stream that must keep taking bytes: 4 KiB a second at the least.
 pub(super) async fn write_spool(
     to: &mut (impl AsyncWrite + Unpin + ?Sized),
     spool: &Spool,
@@ -145,7 +157,7 @@ pub(super) async fn write_spool(
     let mut buffer = Vec::new();
     let mut offset = 0;
     loop {
-        let chunk = spool.chunk(offset, CHUNK, &mut buffer)?;
+        let chunk = spool.chunk(offset, PIECE, &mut buffer)?;
         if chunk.is_empty() {
             return Ok(());
         }
@@ -160,24 +172,35 @@ async fn read_response(
     spill: &Arc<Spill>,
 ) -> Result<Response, AttemptFailure> {
     let (mut parser, mut bytes) = (ResponseParser::default(), Spool::new(spill));
-    let mut chunk = spill.buffer(CHUNK);
+    bytes.expect(CHUNK as u64);
+    let mut chunk = spill.buffer(0);
     let mut begun: Option<Instant> = None;
     while !parser.is_complete() {
         let due = begun.map_or(FIRST_BYTE, |begun| patience(bytes.len(), begun.elapsed()));
-        let Ok(count) = timeout(due, read_chunk(from, &mut chunk)).await else {
+        let straight = bytes.has_room(enough(parser.left()));
+        let reading = async {
+            match straight {
+                true => bytes.read_from(from).await,
+                false => read_chunk(from, &mut chunk).await.map(|_| &chunk[..]),
+            }
+        };
+        let Ok(read) = timeout(due, reading).await else {
             return Err(AttemptFailure::Stalled("its answer does not progress"));
         };
-        let count = count?;
-        if count == 0 {
+        let read = read?;
+        if read.is_empty() {
             return Err(AttemptFailure::Incomplete);
         }
         begun = begun.or_else(|| Some(Instant::now()));
-        let used = parser.feed(&chunk)?;
+        let (count, used) = (read.len(), parser.feed(read)?);
         if used < count {
             return Err(Malformed::Surplus(count - used).into());
         }
-        bytes.expect(parser.left().saturating_add(count as u64));
-        bytes.append(&chunk).map_err(AttemptFailure::NoRoom)?;
+        match straight {
+            true => bytes.keep(count),
+            false => bytes.append(&chunk).map_err(AttemptFailure::NoRoom)?,
+        }
+        bytes.expect(parser.left());
     }
     judge(&parser, version)?;
     let status = parser.status();

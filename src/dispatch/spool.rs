@@ -12,6 +12,8 @@ use std::{
     },
 };
 
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
 use super::buffers::{Buffer, Buffers};
 
 /// Nearly every preprocessed source and object fits; with a hundred jobs in flight this is still a few hundred MiB.
@@ -140,6 +142,28 @@ impl Spool {
         }
     }
 
+    /// Whether so many bytes can be read straight into it.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.file.is_none() && self.memory.capacity() - self.memory.len() >= bytes
+    }
+
+    /// Reads what has come, into the room that it has; nothing at the end of the stream. It is the spool's once [`Spool::keep`] says so.
+    /// Cancel-safe.
+    pub(super) async fn read_from(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+    ) -> io::Result<&[u8]> {
+        let before = self.memory.len();
+        from.read_buf(&mut *self.memory).await?;
+        Ok(&self.memory[before..])
+    }
+
+    /// Keeps so many bytes of what was read.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        self.len += bytes as u64;
+        self.memory.truncate(self.len as usize);
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.len
     }
@@ -184,6 +208,25 @@ mod tests {
         assert_eq!(spool.chunk(end - 1, 2, &mut buffer).unwrap(), [5]);
         assert!(spool.chunk(end, 2, &mut buffer).unwrap().is_empty());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_read_into_it_is_there_as_far_as_it_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::new(&Spill::new(dir.path().to_owned()));
+        assert!(!spool.has_room(1));
+        spool.append(b"ab").unwrap();
+        spool.expect(100);
+        assert!(spool.has_room(100));
+        assert_eq!(spool.read_from(&mut &b"cdef"[..]).await.unwrap(), b"cdef");
+        spool.keep(3);
+        assert_eq!(spool.read_from(&mut &b""[..]).await.unwrap(), b"");
+        spool.keep(0);
+        spool.append(b"g").unwrap();
+        assert_eq!(spool.len(), 6);
+        assert_eq!(spool.chunk(0, 99, &mut Vec::new()).unwrap(), b"abcdeg");
+        spool.append(&vec![0; IN_MEMORY]).unwrap();
+        assert!(!spool.has_room(0), "it is a file now");
     }
 
     #[test]

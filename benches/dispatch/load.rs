@@ -51,7 +51,7 @@ pub(crate) fn live(runtime: &Runtime, task: &Task) {
     if task.tunnel {
         let (descriptors, tunnels) = with_tunnels(&workers);
         say(&descriptors);
-        let primary: Descriptor = told().expect("the primary's descriptor");
+        let primary: Descriptor = told(runtime).expect("the primary's descriptor");
         for tunnel in tunnels {
             tunnel.peer_found(primary.clone());
         }
@@ -60,7 +60,7 @@ pub(crate) fn live(runtime: &Runtime, task: &Task) {
         let at: Vec<_> = listening.map(|worker| runtime.block_on(worker)).collect();
         say(&at);
     }
-    let Some(ports) = told::<Vec<u16>>() else {
+    let Some(ports) = told::<Vec<u16>>(runtime) else {
         return;
     };
     let before = Usage::of_this_process();
@@ -74,7 +74,7 @@ pub(crate) fn live(runtime: &Runtime, task: &Task) {
     report.usage.cpu -= before.cpu;
     say(&report);
     // The links stay up until nobody needs them.
-    while told::<()>().is_some() {}
+    while told::<()>(runtime).is_some() {}
 }
 
 /// What one client saw.

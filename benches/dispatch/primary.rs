@@ -81,7 +81,7 @@ pub(crate) fn live(runtime: &Runtime, task: Task) {
     let counts = Arc::new(Mutex::new(Report::default()));
     runtime.spawn(count(told, counts.clone()));
     say(&ports(&dispatch, &desk, &task, &peers));
-    answer(|| Report {
+    answer(runtime, || Report {
         usage: Usage::of_this_process(),
         ..*counts.lock().unwrap_or_else(PoisonError::into_inner)
     });

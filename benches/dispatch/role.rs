@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::runtime::Runtime;
 
 use crate::{load, primary, worker};
 
@@ -101,16 +102,19 @@ pub(crate) fn say(what: &impl Serialize) {
     drop(writeln!(stdout(), "{line}"));
 }
 
-/// What this process is told next; `None` at the end.
-pub(crate) fn told<T: DeserializeOwned>() -> Option<T> {
-    let mut line = String::new();
-    stdin().lock().read_line(&mut line).ok()?;
-    serde_json::from_str(&line).ok()
+/// What this process is told next; `None` at the end. Waits in the runtime: one of a single thread does nothing while nobody does.
+pub(crate) fn told<T: DeserializeOwned + Send + 'static>(runtime: &Runtime) -> Option<T> {
+    let heard = runtime.spawn_blocking(|| {
+        let mut line = String::new();
+        stdin().lock().read_line(&mut line).ok()?;
+        serde_json::from_str(&line).ok()
+    });
+    runtime.block_on(heard).ok()?
 }
 
 /// Answers whenever it is asked, until the end.
-pub(crate) fn answer<T: Serialize>(mut how: impl FnMut() -> T) {
-    while told::<()>().is_some() {
+pub(crate) fn answer<T: Serialize>(runtime: &Runtime, mut how: impl FnMut() -> T) {
+    while told::<()>(runtime).is_some() {
         say(&how());
     }
 }

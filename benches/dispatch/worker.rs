@@ -53,7 +53,7 @@ pub(crate) fn live(runtime: &Runtime, task: &Task) {
     if task.tunnel {
         let (tunnel, events) = tunnels::start(tunnels::keys(), Role::Worker, 0);
         say(&[&*tunnel.descriptor().borrow()]);
-        tunnel.peer_found(told::<Descriptor>().expect("the primary's descriptor"));
+        tunnel.peer_found(told::<Descriptor>(runtime).expect("the primary's descriptor"));
         runtime.spawn(desk.serve_streams(tunnel, events));
     } else {
         let listener = TcpListener::bind("127.0.0.1:0");
@@ -61,7 +61,7 @@ pub(crate) fn live(runtime: &Runtime, task: &Task) {
         say(&[listener.local_addr().expect("its address")]);
         runtime.spawn(desk.serve_connections(listener));
     }
-    answer(Usage::of_this_process);
+    answer(runtime, Usage::of_this_process);
 }
 
 impl Desk {

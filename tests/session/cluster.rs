@@ -167,6 +167,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // A session that a test has left, for it runs in a process of its own; mostly there is none.
+        let _ = self.distmesh(&["down"]).output();
         for worker in &self.workers {
             let _ = kill_process(pid(&worker.process), Signal::TERM);
         }

@@ -10,6 +10,7 @@ use crate::{
 pub(crate) fn table(measured: &Measured) -> String {
     let all = series(&measured.runs);
     let ceilings = Ceilings::of(&measured.runs);
+    let searched = measured.runs.iter().any(|run| run.search);
     let mut lines = vec![
         "| workers | built by | n | seconds | least–most | speed-up | of what is possible | primary's CPU, s |".to_owned(),
         "|--:|:--|--:|--:|--:|--:|--:|--:|".to_owned(),
@@ -23,14 +24,15 @@ pub(crate) fn table(measured: &Measured) -> String {
         let same = all
             .iter()
             .filter(|series| (series.workers, series.arm) == key);
-        lines.extend(best(same).map(|series| row(series, ceilings.as_ref())));
+        lines.extend(best(same).map(|series| row(series, searched, ceilings.as_ref())));
     }
     lines.push(String::new());
     lines.push(conditions(measured, ceilings.as_ref()));
     lines.join("\n") + "\n"
 }
 
-fn row(series: &Series, ceilings: Option<&Ceilings>) -> String {
+/// `searched`: distcc's setting is the best of a grid.
+fn row(series: &Series, searched: bool, ceilings: Option<&Ceilings>) -> String {
     let speedup = ceilings.map_or(f64::NAN, |known| known.speedup(series));
     let lower = ceilings.map_or(f64::NAN, |known| known.lower(series.workers));
     let share = if series.arm == Arm::Local {
@@ -48,7 +50,7 @@ fn row(series: &Series, ceilings: Option<&Ceilings>) -> String {
     format!(
         "| {} | {}{differs} | {} | {:.1} | {} | {speedup:.2} | {share} | {:.1}{} |",
         series.workers,
-        means(series),
+        means(series, searched),
         series.count(),
         series.wall(),
         series.spread(),
@@ -57,12 +59,13 @@ fn row(series: &Series, ceilings: Option<&Ceilings>) -> String {
     )
 }
 
-fn means(series: &Series) -> String {
+fn means(series: &Series, searched: bool) -> String {
     let setting = series.setting.map(|setting| setting.to_string());
     let setting = setting.unwrap_or_default();
     match series.arm {
         Arm::Local => "`make -j2`, alone".to_owned(),
-        Arm::Stock => format!("distcc on the bare network, its best: {setting}"),
+        Arm::Stock if searched => format!("distcc on the bare network, its best: {setting}"),
+        Arm::Stock => format!("distcc on the bare network, as usual: {setting}"),
         Arm::StockWireguard => "the same over wireguard-go".to_owned(),
         Arm::Icecream => "icecream on the bare network".to_owned(),
         Arm::Distmesh => "**distmesh**, every machine behind NAT".to_owned(),

@@ -124,21 +124,14 @@ impl Punch {
         self.width = Width::Asked(0);
     }
 
-    /// A ping came from here, that long: a full one gives hope that full ones get there, too, and after a short one no more is sent
-    /// than was heard.
-    pub(super) fn handle_size(&mut self, size: Size) {
-        if let Width::Asked(full) = &mut self.width {
-            match size {
-                Size::Full => *full = 0,
-                Size::Short if self.last_sent.is_none() => *full = MANY,
-                Size::Short => {}
-            }
-        }
+    /// Begins with pings that are no longer than the one that was heard from there.
+    pub(super) fn begin_short(&mut self) {
+        self.width = Width::Asked(MANY);
     }
 
-    /// Whether short packets got through within `span`, and no full one has since that is in doubt.
-    pub(super) fn is_narrow(&self, span: Duration, now: Instant) -> bool {
-        let lately = |at| now.saturating_duration_since(at) <= span;
+    /// Whether short packets got through lately, and no full one has since that is in doubt.
+    pub(super) fn is_narrow(&self, now: Instant) -> bool {
+        let lately = |at| now.saturating_duration_since(at) <= NARROW_FOR;
         self.width != Width::Proven && self.narrow_answer.is_some_and(lately)
     }
 
@@ -184,7 +177,7 @@ impl Punch {
         }
         if let Width::Asked(full) = self.width {
             // The first in a while: the way has just opened.
-            let full = if self.is_narrow(OPENS, now) { full } else { 0 };
+            let full = if self.is_narrow(now) { full } else { 0 };
             self.width = Width::Asked(full);
             self.narrow_answer = Some(now);
             if full < MANY {
@@ -319,8 +312,8 @@ const BURST: Duration = Duration::from_millis(200);
 const MANY: u32 = 4;
 /// A way that is too narrow is asked whether it still is every few seconds.
 const RARELY: u32 = 5;
-/// A way that has answered nothing for so long may have been shut.
-const OPENS: Duration = Duration::from_secs(15);
+/// Three standby rounds of 5 s: a way that has answered nothing for longer may have been shut, and another since.
+const NARROW_FOR: Duration = Duration::from_secs(15);
 /// Three seconds of burst: an answer that takes longer is no use.
 const MAX_OUTSTANDING: usize = 16;
 
@@ -462,7 +455,7 @@ mod tests {
                 Size::Short => {
                     let answer = punch.handle_answer((&[n; 12], Size::Short), now);
                     assert_eq!(answer, Answer::Narrow);
-                    assert!(punch.is_narrow(EACH, now));
+                    assert!(punch.is_narrow(now));
                 }
             }
             now += EACH;
@@ -475,30 +468,16 @@ mod tests {
         );
         sent(&mut punch, 40, Cadence::Knock, now);
         assert!(answered(&mut punch, 40, now));
-        assert!(!punch.is_narrow(EACH, now));
+        assert!(!punch.is_narrow(now));
         assert_eq!(punch.size(), Size::Short, "proven");
         punch.doubt_width();
         assert_eq!(punch.size(), Size::Full);
     }
 
     #[test]
-    fn a_peer_that_comes_late_is_asked_in_full_when_it_is_heard_in_full() {
-        let (mut punch, now) = punch();
-        for n in 0..6 {
-            let size = punch.size();
-            punch.handle_sent(([n; 12], size), Cadence::Knock, now);
-        }
-        assert_eq!(punch.size(), Size::Short);
-        punch.handle_size(Size::Short);
-        assert_eq!(punch.size(), Size::Short);
-        punch.handle_size(Size::Full);
-        assert_eq!(punch.size(), Size::Full);
-    }
-
-    #[test]
     fn a_short_ping_from_nowhere_gets_nothing_longer_until_it_is_answered() {
         let (mut punch, now) = punch();
-        punch.handle_size(Size::Short);
+        punch.begin_short();
         assert_eq!(punch.size(), Size::Short);
         punch.handle_sent(([1; 12], Size::Short), Cadence::Knock, now);
         punch.handle_answer((&[1; 12], Size::Short), now);

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Read, Side, StreamId, Streams, StreamsError, StreamsEvent, TunnelEvent, Written,
+    attempts::Attempts,
     datagrams::Datagrams,
     stream::{DriverEnd, Stream, StreamKey, stream},
     wireguard::WireGuard,
@@ -48,12 +49,7 @@ pub(super) struct Link {
     stirred: bool,
     events: Vec<TunnelEvent>,
     departed: bool,
-    /// When the connection came up.
-    connected_at: Option<Instant>,
-    /// Connections that failed, or ended as soon as they stood, since one lasted.
-    failures: u32,
-    /// No connection is begun before.
-    connect_at: Option<Instant>,
+    attempts: Attempts,
 }
 
 /// A stream as the driver sees it.
@@ -101,9 +97,7 @@ impl Link {
             stirred: false,
             events: Vec::new(),
             departed: false,
-            connected_at: None,
-            failures: 0,
-            connect_at: None,
+            attempts: Attempts::default(),
         };
         link.enter(LinkState::Punching, "its descriptor was found");
         Ok(link)
@@ -140,7 +134,7 @@ impl Link {
     /// A path was proven, for the first time or again.
     fn handle_path_up(&mut self, route: Route, now: Instant) {
         self.route = Some(route);
-        self.connect_at = None;
+        self.attempts.handle_path();
         self.enter(LinkState::Handshaking, "a path was found");
         self.wireguard.handle_path(now);
         self.drive(now);
@@ -211,7 +205,7 @@ impl Link {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         let rtt = self.rtt.unwrap_or_default();
         self.wireguard.poll_initiation(now, rtt, &mut self.outgoing);
-        self.connect_at.take_if(|at| *at <= now);
+        self.attempts.handle_timeout(now);
         if self.streams.poll_timeout().is_some_and(|due| due <= now) {
             self.streams.handle_timeout(now);
         }
@@ -276,7 +270,7 @@ impl Link {
             .poll_timeout()
             .into_iter()
             .chain(self.streams.poll_timeout())
-            .chain(self.connect_at)
+            .chain(self.attempts.poll_timeout())
             .min()
     }
 
@@ -294,7 +288,7 @@ impl Link {
 
     fn connect_if_ready(&mut self, now: Instant) {
         let ready = self.state == LinkState::Handshaking && self.wireguard.has_session();
-        let may = self.connect_at.is_none() && !self.streams.is_opening();
+        let may = self.attempts.may_begin() && !self.streams.is_opening();
         if ready && self.wireguard.is_initiator() && may {
             // A configuration that was fit to be made is fit to connect; if not, the next initiation tries again.
             drop(self.streams.connect(now));
@@ -305,7 +299,7 @@ impl Link {
         match event {
             StreamsEvent::Connected => {
                 self.generation += 1;
-                self.connected_at = Some(now);
+                self.attempts.handle_connected(now);
                 self.wireguard.handle_connected();
                 self.enter(LinkState::Up, "connected");
             }
@@ -334,31 +328,15 @@ impl Link {
                 by_peer: false,
             } => {
                 self.break_streams();
-                self.handle_closed(&reason, now);
+                let again = self.attempts.handle_closed(now);
+                if self.attempts.are_in_vain() && self.wireguard.is_initiator() {
+                    self.tell(&format!("it does not connect: {reason}"));
+                }
                 if self.route.is_some() {
                     self.enter(LinkState::Handshaking, &reason);
-                    self.wireguard.handle_path(self.connect_at.unwrap_or(now));
+                    self.wireguard.handle_path(again);
                 }
             }
-        }
-    }
-
-    /// A peer that will not connect (another version, a key that is not its descriptor's) will not a moment later either. Whoever begins
-    /// may see its connection stand before the peer has judged it (TLS 1.3).
-    fn handle_closed(&mut self, reason: &str, now: Instant) {
-        let stood = self.connected_at.take();
-        if stood.is_some_and(|since| now >= since + LASTING) {
-            self.failures = 0;
-            return;
-        }
-        if !self.wireguard.is_initiator() {
-            return;
-        }
-        let pause = RETRY * 2_u32.saturating_pow(self.failures.min(5));
-        self.failures = self.failures.saturating_add(1);
-        self.connect_at = Some(now + pause);
-        if self.failures == TELLING {
-            self.tell(&format!("it does not connect: {reason}"));
         }
     }
 
@@ -492,15 +470,6 @@ impl End {
 
 /// A handshake's answer, and a few packets of the one that came after.
 const MAX_HELD: usize = 8;
-
-/// Longer than any round trip: by then the peer has judged.
-const LASTING: Duration = Duration::from_secs(2);
-
-/// After a failure by chance the next attempt is a second later; a peer that refuses for good costs a handshake every half minute.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// From so many failures on it is no chance.
-const TELLING: u32 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -646,12 +615,10 @@ mod tests {
                 pair.path_up(end);
             }
             pair.run_for(Duration::from_secs(60));
-            let failures = pair.links[FIRST].failures;
-            assert!((4..=7).contains(&failures), "{failures} in a minute");
             assert_eq!(pair.states(), [LinkState::Handshaking; 2]);
             let said = |reason: &String| reason.starts_with("it does not connect: ");
             assert!(pair.told.iter().any(said), "{:?}", pair.told);
-            assert!(pair.sent < 200, "{} datagrams", pair.sent);
+            assert!(pair.sent < 60, "{} datagrams in a minute", pair.sent);
         }
     }
 

@@ -4,7 +4,8 @@
 //!   raw public key that its sealed descriptor names.
 //! - `wireguard.rs` encrypts those datagrams for one peer (boringtun, which keeps its own clock); `overlay.rs` puts the inner
 //!   IPv6 and UDP headers around them.
-//! - `link.rs` puts both together: `punching → handshaking → up → suspect → down`, and back.
+//! - `link.rs` puts both together: `punching → handshaking → up → suspect → down`, and back; `attempts.rs` says when a connection that
+//!   failed is tried again.
 //! - `driver.rs` is the shell: one task owns the one UDP socket, the mesh and all links. [`Tunnel`] is the handle.
 //!
 //! Invariants: what arrives is believed only after WireGuard *and* QUIC have authenticated it; only the node with the lower
@@ -13,6 +14,7 @@
 
 mod addresses;
 mod alarm;
+mod attempts;
 mod congestion;
 mod datagrams;
 mod driver;

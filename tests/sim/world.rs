@@ -420,9 +420,11 @@ impl World {
                     self.with_mesh(node, |mesh, now| mesh.handle_resume(span, now));
                 }
                 Happening::Rebind(node) => {
-                    let addr = &mut self.hosts[node.0].addrs[0];
-                    addr.set_port(addr.port() + 1);
-                    let addrs = vec![*addr];
+                    let addrs = &mut self.hosts[node.0].addrs;
+                    for addr in &mut *addrs {
+                        addr.set_port(addr.port() + 1);
+                    }
+                    let addrs = addrs.clone();
                     self.with_mesh(node, |mesh, now| mesh.handle_host_addresses(addrs, now));
                 }
                 Happening::Fetch(node) => {

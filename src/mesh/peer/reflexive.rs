@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{PROVEN_FOR, Peer, names};
+use super::{Peer, names};
 use crate::{
     mesh::{choice::STALE_ANSWER, nat, probe::Size, punch::Punch, route::Route},
     session::CandidateKind,
@@ -14,10 +14,8 @@ impl Peer {
     pub(super) fn handle_ping(&mut self, (from, size): (Route, Size), now: Instant) {
         if let Some(punch) = self.punches.get_mut(&from) {
             punch.handle_mention(now);
-            punch.handle_size(size);
             // Both ends of a way that is too narrow would hurry each other for ever.
-            let known =
-                punch.answered_within(STALE_ANSWER, now) || punch.is_narrow(PROVEN_FOR, now);
+            let known = punch.answered_within(STALE_ANSWER, now) || punch.is_narrow(now);
             if !known {
                 punch.hurry(now);
             }
@@ -31,7 +29,9 @@ impl Peer {
             Route::Relayed(_) | Route::Direct(_) => return,
         };
         let mut punch = Punch::new(from, kind, now);
-        punch.handle_size(size);
+        if size == Size::Short {
+            punch.begin_short();
+        }
         self.punches.insert(from, punch);
     }
 

@@ -53,11 +53,8 @@ impl Peer {
 
     /// Whether the direct path is missing or in doubt.
     pub(in crate::mesh) fn needs_relay(&self, now: Instant) -> bool {
-        let narrow = || {
-            self.path_punch()
-                .is_some_and(|path| path.is_narrow(PROVEN_FOR, now))
-        };
-        let good = self.liveness.state() == State::Up && self.direct_path().is_some() && !narrow();
+        let wide = || self.path_punch().is_some_and(|path| !path.is_narrow(now));
+        let good = self.liveness.state() == State::Up && self.direct_path().is_some() && wide();
         self.is_for_link() && !good
     }
 
